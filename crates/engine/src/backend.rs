@@ -1,0 +1,44 @@
+//! Where a step is computed.
+//!
+//! In: a [`StepBatch`] and the KV pool. Out: logits of the rows asked for, keys and values written.
+
+mod attention;
+mod cpu;
+mod weights;
+
+pub use cpu::CpuBackend;
+
+use crate::{Error, KvPool, Logits, StepBatch};
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// All rows are computed.
+    Done,
+    /// The step was given up between two layers; what it wrote lies behind every sequence's committed end.
+    Stopped,
+}
+
+/// Asked between layers whether the step is still wanted.
+pub struct StepControl<'a> {
+    /// Returns true when the step should be given up (I-6: within one layer).
+    pub should_stop: &'a dyn Fn() -> bool,
+}
+
+/// Computes steps. The engine thread owns it.
+pub trait Backend: Send {
+    /// Computes all rows of `batch` and fills `logits` for those asked for, in order.
+    ///
+    /// The result of a row depends on its sequence only, never on the other rows or on how a prompt was cut into
+    /// steps (I-7).
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when an operation fails, which is a bug.
+    fn forward(
+        &mut self,
+        batch: &StepBatch<'_>,
+        kv: &mut KvPool,
+        logits: &mut Logits,
+        control: &StepControl<'_>,
+    ) -> Result<StepEnd, Error>;
+}

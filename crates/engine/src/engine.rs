@@ -1,0 +1,180 @@
+//! The handle to a loaded model.
+//!
+//! In: requests from any thread. Out: their answers, one each.
+//! Thread: any; the work happens on the engine thread, which ends with the last handle.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreReply};
+use crate::retained::Retained;
+use crate::{
+    CancelToken, CpuBackend, Drafter, Error, GenerateRequest, Generation, Gguf, KvPool, Logits, ModelSpec,
+    Score, ScoreRequest, TokenId, Tokenizer, scheduler,
+};
+
+/// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
+/// 23 KiB a token for the default model.
+const DEFAULT_N_CTX: usize = 8192;
+
+/// How a model is loaded.
+#[derive(Default)]
+pub struct EngineOptions {
+    /// Most tokens a sequence may have; the model's own limit and 8,192 when not set.
+    pub n_ctx: Option<usize>,
+    /// Guesses at coming tokens; none when not set.
+    pub drafter: Option<Box<dyn Drafter>>,
+}
+
+/// Hears how much of a model is loaded, 0 to 1.
+pub type LoadProgress<'a> = &'a mut dyn FnMut(f32);
+
+/// A loaded model. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    spec: ModelSpec,
+    tokenizer: Arc<Tokenizer>,
+    n_ctx: usize,
+    inbox: Sender<Box<dyn Job>>,
+}
+
+impl Engine {
+    /// Loads the model in a GGUF file and starts the engine thread.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Gguf`], [`Error::Tokenizer`], [`Error::Unsupported`] or [`Error::Inconsistent`]: all of
+    /// them about the file, all of them with a hint for its user.
+    pub fn load(path: &Path, options: EngineOptions, progress: LoadProgress<'_>) -> Result<Self, Error> {
+        let started = Instant::now();
+        let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
+        let spec = ModelSpec::from_gguf(&gguf)?;
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
+        let backend = CpuBackend::load(&gguf, &spec, progress)?;
+        drop(gguf);
+
+        let n_ctx = options.n_ctx.unwrap_or(DEFAULT_N_CTX).min(spec.n_ctx);
+        // Room for two whole contexts: one that runs and what the last requests left behind.
+        let n_kv_tokens = 2 * n_ctx;
+        let parts = Parts {
+            backend: Box::new(backend),
+            kv: KvPool::new(&spec, n_kv_tokens),
+            retained: Retained::default(),
+            tokenizer: Arc::clone(&tokenizer),
+            drafter: options.drafter,
+            logits: Logits::default(),
+            pace: Pace::new(),
+        };
+        let (inbox, jobs) = crossbeam_channel::unbounded();
+        let thread_spec = spec.clone();
+        let starting = |source: std::io::Error| Error::Io { path: path.to_owned(), source };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .thread_name(|idx| format!("engine pool {idx}"))
+            .build()
+            .map_err(|error| starting(std::io::Error::other(error)))?;
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &jobs, &pool))
+            .map_err(starting)?;
+        tracing::info!(
+            architecture = spec.architecture,
+            n_layers = spec.n_layers,
+            n_ctx,
+            load_ms = started.elapsed().as_millis() as u64,
+            "model loaded"
+        );
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, n_ctx, inbox }) })
+    }
+
+    /// Returns the model's shape.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.shared.spec
+    }
+
+    /// Returns the model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// Returns the most tokens a sequence may have here.
+    pub fn n_ctx(&self) -> usize {
+        self.shared.n_ctx
+    }
+
+    /// Continues a prompt. `on_text` hears the answer as it grows and returns whether it wants more.
+    ///
+    /// Blocks until the answer is complete. A cancelled request ends with
+    /// [`StopReason::Cancelled`](crate::StopReason::Cancelled), which is not an error.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::UnknownToken`] and [`Error::PromptTooLong`] are the caller's to fix;
+    /// [`Error::KvFull`], [`Error::Candle`] and [`Error::Gone`] are ours.
+    pub fn generate(
+        &self,
+        request: GenerateRequest,
+        on_text: &mut dyn FnMut(&str) -> bool,
+        cancel: &CancelToken,
+    ) -> Result<Generation, Error> {
+        self.check(&request.prompt, 1)?;
+        let (reply, events) = crossbeam_channel::unbounded();
+        let enough = Arc::new(AtomicBool::new(false));
+        let caller =
+            Caller { reply, cancel: cancel.clone(), enough: Arc::clone(&enough), since: Instant::now() };
+        self.submit(Box::new(GenerateJob::new(request, caller, self.shared.n_ctx)))?;
+        loop {
+            match events.recv() {
+                Ok(Event::Text(text)) => {
+                    if !on_text(&text) {
+                        enough.store(true, Ordering::Release);
+                    }
+                }
+                Ok(Event::Done(result)) => return result,
+                Err(_) => return Err(Error::Gone),
+            }
+        }
+    }
+
+    /// Returns how likely the model finds each token from `request.from` on, or `None` when cancelled.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn score(&self, request: ScoreRequest, cancel: &CancelToken) -> Result<Option<Vec<Score>>, Error> {
+        self.check(&request.tokens, 0)?;
+        self.check_known(request.asked.values().flatten())?;
+        let (reply, replies) = crossbeam_channel::bounded::<ScoreReply>(1);
+        let enough = Arc::new(AtomicBool::new(false));
+        let caller = Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() };
+        self.submit(Box::new(ScoreJob::new(request, caller)))?;
+        replies.recv().unwrap_or(Err(Error::Gone))
+    }
+
+    fn check(&self, tokens: &[TokenId], n_more: usize) -> Result<(), Error> {
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check_known(tokens)?;
+        let n_tokens = tokens.len() + n_more;
+        if n_tokens > self.shared.n_ctx {
+            return Err(Error::PromptTooLong { n_tokens, n_ctx: self.shared.n_ctx });
+        }
+        Ok(())
+    }
+
+    fn check_known<'t>(&self, tokens: impl IntoIterator<Item = &'t TokenId>) -> Result<(), Error> {
+        match tokens.into_iter().find(|token| token.0 as usize >= self.shared.spec.n_vocab) {
+            Some(unknown) => Err(Error::UnknownToken(unknown.0)),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
+        self.shared.inbox.send(job).map_err(|_| Error::Gone)
+    }
+}

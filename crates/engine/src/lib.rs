@@ -1,0 +1,42 @@
+//! Tokens in, tokens out: the one engine both riders share, and the only crate that knows candle (I-2).
+//!
+//! In: a GGUF file, then requests of token ids. Out: generated text, scores.
+//! Never: reads a document, knows an editor, opens a socket.
+//! Thread: one engine thread owns the model and the KV cache; [`Engine`] is a handle to it.
+
+#![deny(unsafe_code)]
+
+mod backend;
+mod batch;
+mod cancel;
+mod constrain;
+mod drafter;
+mod engine;
+mod error;
+mod gguf;
+mod job;
+mod kernel;
+mod kv;
+mod mmap;
+mod request;
+mod retained;
+mod sample;
+mod scheduler;
+mod spec;
+mod stop;
+mod tokenizer;
+
+pub use backend::{Backend, CpuBackend, StepControl, StepEnd};
+pub use batch::{Logits, RowSpan, StepBatch};
+pub use cancel::CancelToken;
+pub use drafter::{Drafter, PromptLookup};
+pub use engine::{Engine, EngineOptions, LoadProgress};
+pub use error::Error;
+pub use gguf::{GgmlType, Gguf, TensorView, Value};
+pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, Sequence};
+pub use request::{
+    GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest, StopReason, StopRules, Timings,
+};
+pub use sample::top_tokens;
+pub use spec::{ModelSpec, RopePairing, RopeSpec};
+pub use tokenizer::{SpecialTokens, StreamDecoder, TokenId, Tokenizer};

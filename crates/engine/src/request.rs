@@ -1,0 +1,142 @@
+//! What is asked of the engine and what comes back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::TokenId;
+
+/// Who waits for the answer. Interactive work is always stepped first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody is typing.
+    Interactive,
+    /// An agent run.
+    Background,
+}
+
+/// How the next token is chosen from the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 chooses the likeliest token; 1 samples from the model's own distribution.
+    pub temperature: f32,
+    /// Keeps only so many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens until their probabilities reach this sum.
+    pub top_p: f32,
+    /// Random numbers come from (seed, position), so they do not depend on what else runs.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// Returns the choice of the likeliest token, always.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// When generation ends, besides the model's own end-of-generation tokens.
+#[derive(Clone, Debug)]
+pub struct StopRules {
+    /// Most tokens to generate.
+    pub n_max_tokens: usize,
+    /// Texts that end generation; they are not part of the answer.
+    pub texts: Vec<String>,
+    /// Longest time to spend on decoding, counted from the first decoded token.
+    pub decode_time: Option<Duration>,
+}
+
+/// A prompt to continue.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// The prompt's ids. Specials are in it only because a caller put them there by id (I-3).
+    pub prompt: Vec<TokenId>,
+    /// Bytes the answer must begin with: the text of the tokens backed up over at the cursor.
+    pub healed: Vec<u8>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// When to stop.
+    pub stop: StopRules,
+    /// Who waits.
+    pub priority: Priority,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model gave an end-of-generation token.
+    EndOfGeneration,
+    /// One of [`StopRules::texts`] appeared.
+    StopText,
+    /// [`StopRules::n_max_tokens`] was reached, or the model's context is full.
+    MaxTokens,
+    /// [`StopRules::decode_time`] was spent.
+    Time,
+    /// The caller's sink said that it has seen enough.
+    Enough,
+    /// The caller cancelled. What was generated so far is in the answer.
+    Cancelled,
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// From the call to the first step.
+    pub queue: Duration,
+    /// Steps over the prompt.
+    pub prefill: Duration,
+    /// Steps over the answer.
+    pub decode: Duration,
+    /// From the call to the first token.
+    pub ttft: Duration,
+}
+
+/// A finished generation.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The answer's bytes as text, without the healed bytes and without a stop text.
+    pub text: String,
+    /// The answer's ids, the healed part included.
+    pub tokens: Vec<TokenId>,
+    /// Natural logarithm of each token's probability under the model, before temperature.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Tokens of the prompt.
+    pub n_prompt: usize,
+    /// Prompt tokens already in the KV cache.
+    pub n_reused: usize,
+    /// Tokens a drafter proposed.
+    pub n_drafted: usize,
+    /// Drafted tokens that were kept.
+    pub n_kept: usize,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Tokens whose probability is asked for.
+#[derive(Clone, Debug)]
+pub struct ScoreRequest {
+    /// The whole sequence.
+    pub tokens: Vec<TokenId>,
+    /// Index of the first token to score; at least 1, since the first has nothing before it.
+    pub from: usize,
+    /// How many of the likeliest tokens to return for each position; may be 0.
+    pub n_top: usize,
+    /// Other tokens whose logprobs are wanted, by the index at which they would stand.
+    pub asked: BTreeMap<usize, Vec<TokenId>>,
+    /// Who waits.
+    pub priority: Priority,
+}
+
+/// How likely the model finds one token after those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// The token that stands there.
+    pub token: TokenId,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The likeliest tokens there, best first, with their logprobs.
+    pub top: Vec<(TokenId, f32)>,
+    /// The logprobs of the tokens asked for at this index, in the order of the request.
+    pub asked: Vec<f32>,
+}

@@ -1,0 +1,166 @@
+//! Text to token ids and back, with the vocabulary and the rules of the model's own file.
+//!
+//! In: text or ids. Out: ids or bytes; text while it streams; the tokens that fit typed bytes.
+//! Never: makes a special token from text (I-3): the encoder's vocabulary does not have them.
+//! Thread: any; a `Tokenizer` does not change. Each thread that encodes has a cache of its own.
+//! Source: byte-level BPE as llama.cpp does it (`src/llama-vocab.cpp`), merges by `tokenizers`.
+
+mod error;
+mod load;
+mod special;
+mod split;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
+use std::collections::HashMap;
+
+pub use error::Error;
+pub use special::SpecialTokens;
+use split::Splitter;
+pub use stream::StreamDecoder;
+use tokenizers::Model;
+use tokenizers::models::bpe::BPE;
+use vocabulary::{Alphabet, Vocabulary};
+
+use crate::gguf::Gguf;
+
+/// A token's number in the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u32);
+
+/// A byte-level BPE tokenizer, as one model file describes it.
+pub struct Tokenizer {
+    pre: String,
+    chat_template: Option<String>,
+    splitter: Splitter,
+    alphabet: Alphabet,
+    // INVARIANT I-3: `bpe` and `byte_ids` know only tokens that are text; `load` leaves the others out.
+    bpe: BPE,
+    /// The token of each single byte. Some vocabularies lack bytes that hardly occur in text.
+    byte_ids: [Option<TokenId>; 256],
+    vocabulary: Vocabulary,
+    /// The tokens that are not text, by name.
+    special_ids: HashMap<String, TokenId>,
+    is_special: Vec<bool>,
+    specials: SpecialTokens,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer that the metadata of `gguf` describe.
+    ///
+    /// # Errors
+    /// [`Error::Model`] and [`Error::UnknownPre`] for a kind of tokenizer, or a rule, that is not
+    /// known, by its name; [`Error::Metadata`] for a missing or mistyped key; the other variants
+    /// when the metadata contradict themselves.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
+        load::load(gguf)
+    }
+
+    /// Returns the tokens of `text`; none is special, whatever the text says, and no BOS is added.
+    ///
+    /// A byte for which the vocabulary has no token is left out, as in llama.cpp: in SmolLM2's
+    /// these are some control characters, such as U+0004.
+    pub fn encode(&self, text: &str) -> Vec<TokenId> {
+        let mut tokens = Vec::with_capacity(text.len() / 3);
+        let mut written = String::new();
+        self.splitter.split(text, |piece| self.encode_piece(piece, &mut written, &mut tokens));
+        tokens
+    }
+
+    fn encode_piece(&self, piece: &str, written: &mut String, tokens: &mut Vec<TokenId>) {
+        if let [byte] = piece.as_bytes() {
+            tokens.extend(self.byte_ids[usize::from(*byte)]);
+            return;
+        }
+        written.clear();
+        for byte in piece.bytes() {
+            if self.byte_ids[usize::from(byte)].is_some() {
+                written.push(self.alphabet.char(byte));
+            } else {
+                // llama.cpp merges nothing across a byte it leaves out.
+                self.merge(written, tokens);
+                written.clear();
+            }
+        }
+        self.merge(written, tokens);
+    }
+
+    fn merge(&self, written: &str, tokens: &mut Vec<TokenId>) {
+        let merged = self.bpe.tokenize(written);
+        let merged = merged.expect("BPE fails only for a missing unknown token, and has none");
+        tokens.extend(merged.iter().map(|token| TokenId(token.id)));
+    }
+
+    /// Returns the bytes that `id` stands for: none for a special token or an unknown id.
+    pub fn token_bytes(&self, id: TokenId) -> &[u8] {
+        self.vocabulary.get(id)
+    }
+
+    /// Returns the bytes that `ids` stand for, which need not be whole characters.
+    pub fn decode(&self, ids: &[TokenId]) -> Vec<u8> {
+        ids.iter().flat_map(|id| self.token_bytes(*id)).copied().collect()
+    }
+
+    /// Returns how many tokens the vocabulary has.
+    pub fn n_vocab(&self) -> usize {
+        self.vocabulary.n_tokens()
+    }
+
+    /// Returns the tokens with a role.
+    pub fn specials(&self) -> &SpecialTokens {
+        &self.specials
+    }
+
+    /// Returns whether `id` is not text: control and unused tokens, those that a model's maker
+    /// added by hand (`<think>`), and ids outside the vocabulary.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.is_special.get(id.0 as usize).copied().unwrap_or(true)
+    }
+
+    /// Returns the special token called `name`, such as `<|im_start|>`.
+    ///
+    /// The name must come from this program or the chat template, never from a document.
+    pub fn special(&self, name: &str) -> Option<TokenId> {
+        self.special_ids.get(name).copied()
+    }
+
+    /// Returns the model's chat template, a Jinja text, if the file has one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// Returns the name of the rule that cuts text into pieces (`tokenizer.ggml.pre`).
+    pub fn pre(&self) -> &str {
+        &self.pre
+    }
+
+    /// Writes to `mask`, by id, which tokens may come next where the text must go on with `need`:
+    /// those whose bytes begin with `need`, and those that are a beginning of it.
+    ///
+    /// Special tokens, and elements past the vocabulary, are not allowed. When `need` is empty
+    /// every token that is text is. Returns how many are allowed.
+    pub fn allowed_by_prefix(&self, need: &[u8], mask: &mut [bool]) -> usize {
+        mask.fill(false);
+        let beginnings = (1..need.len()).flat_map(|len| self.vocabulary.equal_to(&need[..len]));
+        let mut n_allowed = 0;
+        for id in self.vocabulary.beginning_with(need).iter().chain(beginnings) {
+            if let Some(is_allowed) = mask.get_mut(id.0 as usize) {
+                *is_allowed = true;
+                n_allowed += 1;
+            }
+        }
+        n_allowed
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("pre", &self.pre)
+            .field("n_vocab", &self.n_vocab())
+            .field("specials", &self.specials)
+            .finish()
+    }
+}

@@ -1,0 +1,32 @@
+//! The engine on the real default model: `TANDEM_TEST_MODEL` is its path (`cargo xtask model`).
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod generation;
+mod parity;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use engine::{Engine, EngineOptions, GenerateRequest, Priority, Sampling, StopRules, TokenId};
+
+fn model_path() -> PathBuf {
+    std::env::var_os("TANDEM_TEST_MODEL").map(PathBuf::from).expect(
+        "these tests run the real model: set TANDEM_TEST_MODEL to what `cargo xtask model` prints, or run `cargo xtask ci`",
+    )
+}
+
+/// Loads the model once for the whole binary.
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::load(&model_path(), EngineOptions::default(), &mut |_| {}).unwrap())
+}
+
+fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        prompt,
+        healed: Vec::new(),
+        sampling: Sampling::greedy(),
+        stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
+        priority: Priority::Background,
+    }
+}
