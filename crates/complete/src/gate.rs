@@ -1,0 +1,86 @@
+//! Whether to ask the model at all.
+//!
+//! In: a request. Out: a reason not to, if there is one.
+
+use crate::{NoneReason, Request, Trigger};
+
+/// The text right around the cursor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// The cursor's line before the cursor.
+    pub head: String,
+    /// The cursor's line after the cursor, without its line end.
+    pub tail: String,
+    /// The first line below that is not blank, without its line end.
+    pub below: Option<String>,
+    /// Whether anything but white space stands before the cursor in the document.
+    pub has_text_before: bool,
+}
+
+/// How far below the cursor a line that is not blank is looked for.
+const N_MAX_LINES_BELOW: u32 = 3;
+
+/// Returns what stands around the cursor.
+pub fn around(request: &Request<'_>) -> Around {
+    let line_idx = request.document.line_of(request.offset);
+    let line = request.line(line_idx);
+    let n_head = (request.offset.0 - request.line_start(line_idx)).min(line.len());
+    let (head, tail) = line.split_at(n_head);
+    let is_blank = |idx: &u32| request.line(*idx).trim().is_empty();
+    let has_text_before = !head.trim().is_empty() || (0..line_idx).rev().any(|idx| !is_blank(&idx));
+    let n_lines = request.document.n_lines();
+    let below = (line_idx + 1..n_lines.min(line_idx + 1 + N_MAX_LINES_BELOW)).find(|idx| !is_blank(idx));
+    Around {
+        head: head.to_owned(),
+        tail: tail.to_owned(),
+        below: below.map(|idx| request.line(idx)),
+        has_text_before,
+    }
+}
+
+/// Returns why the model should not be asked, if so.
+pub fn gate(request: &Request<'_>, around: &Around) -> Option<NoneReason> {
+    if !around.has_text_before {
+        return Some(NoneReason::NothingBefore);
+    }
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    if request.trigger == Trigger::Automatic && around.tail.chars().next().is_some_and(is_word) {
+        return Some(NoneReason::InsideWord);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use text::{ByteOffset, Document};
+
+    /// `$0` is the cursor.
+    fn check(marked: &str, trigger: Trigger, expected: Option<NoneReason>) {
+        let offset = ByteOffset(marked.find("$0").expect("a cursor"));
+        let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
+        let request = Request { document: &document, offset, trigger };
+        assert_eq!(gate(&request, &around(&request)), expected, "{marked:?}");
+    }
+
+    #[test]
+    fn the_model_is_asked_where_something_can_follow() {
+        check("$0", Trigger::Invoked, Some(NoneReason::NothingBefore));
+        check("  \n\t$0", Trigger::Automatic, Some(NoneReason::NothingBefore));
+        check("x = $0", Trigger::Automatic, None);
+        check("pri$0nt", Trigger::Automatic, Some(NoneReason::InsideWord));
+        check("pri$0nt", Trigger::Invoked, None);
+        check("f($0)", Trigger::Automatic, None);
+        check("x\r\n$0\r\ny", Trigger::Automatic, None);
+    }
+
+    #[test]
+    fn around_sees_line_ends_of_every_kind() {
+        let document = Document::open("ab\r\ncé d\r\n\r\nef", 1).snapshot();
+        let around =
+            around(&Request { document: &document, offset: ByteOffset(7), trigger: Trigger::Invoked });
+        let expected =
+            Around { head: "cé".into(), tail: " d".into(), below: Some("ef".into()), has_text_before: true };
+        assert_eq!(around, expected);
+    }
+}

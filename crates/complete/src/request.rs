@@ -1,0 +1,137 @@
+//! What an editor asks and what it gets.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use engine::{Generation, Timings};
+use text::{ByteOffset, Snapshot};
+
+/// Who asked: LSP's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The user pressed a key for it.
+    Invoked,
+    /// The user was typing.
+    Automatic,
+}
+
+/// A cursor in a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The document as it was when the editor asked.
+    pub document: &'a Snapshot,
+    /// The cursor, on a character boundary.
+    pub offset: ByteOffset,
+    /// Who asked.
+    pub trigger: Trigger,
+}
+
+impl Request<'_> {
+    /// Returns a line without its line break; a line past the last is empty.
+    pub(crate) fn line(&self, line: u32) -> String {
+        self.document.line_text(line).unwrap_or_default()
+    }
+
+    /// Returns the byte at which a line starts; a line past the last starts at the end.
+    pub(crate) fn line_start(&self, line: u32) -> usize {
+        self.document.line_start(line).map_or(self.document.len_bytes(), |offset| offset.0)
+    }
+}
+
+/// Limits of a completion.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most bytes of the document before the cursor that the model sees.
+    pub n_max_prefix_bytes: usize,
+    /// Most tokens of ghost text.
+    pub n_max_tokens: usize,
+    /// Longest decoding time.
+    pub decode_time: Duration,
+}
+
+impl Default for Options {
+    /// Limits for a small model on two cores: 2 KiB are about 500 tokens, three seconds of prefill when nothing is
+    /// reused; 48 tokens are three to four lines and decode in about a second.
+    fn default() -> Self {
+        Self { n_max_prefix_bytes: 2048, n_max_tokens: 48, decode_time: Duration::from_millis(2000) }
+    }
+}
+
+/// What is shown in grey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GhostText {
+    /// The text to insert, with the document's line ends.
+    pub insert: String,
+    /// What it replaces; empty, at the cursor.
+    pub range: Range<ByteOffset>,
+    /// The document's version it was made for; it applies to no other (I-8).
+    pub version: i32,
+}
+
+/// Why there is no ghost text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoneReason {
+    /// Nothing stands before the cursor.
+    NothingBefore,
+    /// The cursor is inside a word and nobody pressed a key for it.
+    InsideWord,
+    /// The request was cancelled.
+    Cancelled,
+    /// The model had nothing to add.
+    NothingToAdd,
+    /// What the model would add already follows the cursor.
+    AlreadyThere,
+}
+
+impl NoneReason {
+    /// Returns the reason's name in JSON and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NothingBefore => "nothing_before",
+            Self::InsideWord => "inside_word",
+            Self::Cancelled => "cancelled",
+            Self::NothingToAdd => "nothing_to_add",
+            Self::AlreadyThere => "already_there",
+        }
+    }
+}
+
+/// What it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    /// Tokens of the prompt.
+    pub n_prompt: usize,
+    /// Prompt tokens that were in the KV cache already.
+    pub n_reused: usize,
+    /// Tokens generated, the healed one included.
+    pub n_generated: usize,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+impl From<&Generation> for Statistics {
+    fn from(generation: &Generation) -> Self {
+        Self {
+            n_prompt: generation.n_prompt,
+            n_reused: generation.n_reused,
+            n_generated: generation.tokens.len(),
+            timings: generation.timings,
+        }
+    }
+}
+
+/// Ghost text, or the reason why there is none, and what it took to know.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The ghost text or why there is none.
+    pub result: Result<GhostText, NoneReason>,
+    /// What it took.
+    pub statistics: Statistics,
+}
+
+impl Completion {
+    /// Returns an answer that needed no model.
+    pub(crate) fn none(reason: NoneReason) -> Self {
+        Self { result: Err(reason), statistics: Statistics::default() }
+    }
+}

@@ -1,0 +1,95 @@
+//! The part of the document the model sees.
+//!
+//! In: a request and a budget in bytes. Out: [`Window`]. The window's start moves in steps of 16 lines, so that the
+//! prompt's beginning, and with it the KV cache, stays the same from keystroke to keystroke.
+
+use text::ByteOffset;
+
+use crate::Request;
+
+/// Lines by which the window's start moves.
+const STEP_LINES: usize = 16;
+
+/// What stands before the cursor, as the model sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The text before the cursor, lines ended by `\n`.
+    pub prefix: String,
+    /// Whether the document ends its lines by `\r\n`.
+    pub is_crlf: bool,
+}
+
+impl Window {
+    /// Gives a generated text the document's line ends.
+    pub fn line_ends(&self, text: String) -> String {
+        if self.is_crlf { text.replace('\n', "\r\n") } else { text }
+    }
+}
+
+/// Returns the window for a cursor: at most `n_max_bytes` before it.
+pub fn window(request: &Request<'_>, n_max_bytes: usize) -> Window {
+    let cursor = request.offset.0;
+    let cursor_line = request.document.line_of(request.offset);
+    let fits = |line_idx: &u32| cursor - request.line_start(*line_idx) <= n_max_bytes;
+    let start = (0..=cursor_line)
+        .step_by(STEP_LINES)
+        .find(fits)
+        .or_else(|| (0..=cursor_line).find(fits))
+        .map_or_else(
+            || boundary_after(request, cursor - n_max_bytes),
+            |line_idx| request.line_start(line_idx),
+        );
+    let raw = request.document.slice(ByteOffset(start)..request.offset);
+    let is_crlf = request.document.slice(ByteOffset(0)..ByteOffset(request.line_start(1))).ends_with("\r\n");
+    Window { prefix: raw.replace("\r\n", "\n"), is_crlf }
+}
+
+/// Returns the first character boundary at or after `offset`; only a line longer than the budget is cut inside.
+fn boundary_after(request: &Request<'_>, offset: usize) -> usize {
+    let line_idx = request.document.line_of(request.offset);
+    let line_start = request.line_start(line_idx);
+    let line = request.line(line_idx);
+    let within =
+        (offset - line_start..line.len()).find(|&at| line.is_char_boundary(at)).unwrap_or(line.len());
+    line_start + within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Trigger;
+    use text::Document;
+
+    fn prefix(text: &str, n_max_bytes: usize) -> String {
+        let document = Document::open(text, 1).snapshot();
+        let request =
+            Request { document: &document, offset: ByteOffset(text.len()), trigger: Trigger::Automatic };
+        window(&request, n_max_bytes).prefix
+    }
+
+    #[test]
+    fn the_start_moves_in_steps() {
+        let lines = |n: usize| (0..n).map(|i| format!("line {i:03}\n")).collect::<String>();
+        // 9 bytes a line; 40 lines fit in 360 bytes.
+        assert!(prefix(&lines(40), 360).starts_with("line 000\n"));
+        for n in 41..=56 {
+            assert!(prefix(&lines(n), 360).starts_with("line 016\n"), "{n} lines");
+        }
+        assert!(prefix(&lines(57), 360).starts_with("line 032\n"));
+    }
+
+    #[test]
+    fn a_line_longer_than_the_budget_is_cut_at_a_character() {
+        assert_eq!(prefix("é".repeat(100).as_str(), 11), "é".repeat(5));
+        assert_eq!(prefix("", 10), "");
+    }
+
+    #[test]
+    fn the_model_sees_plain_line_ends_and_the_document_gets_its_own() {
+        let document = Document::open("a\r\nb", 1).snapshot();
+        let request = Request { document: &document, offset: ByteOffset(4), trigger: Trigger::Automatic };
+        let window = window(&request, 100);
+        assert_eq!(window.prefix, "a\nb");
+        assert_eq!(window.line_ends("c\nd".into()), "c\r\nd");
+    }
+}
