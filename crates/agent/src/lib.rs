@@ -1,0 +1,26 @@
+//! A task becomes a proposal. Knows no LSP.
+//!
+//! In: a repository, a test command, an engine. Out: a proposal that waits for a human, or why there is none.
+//! Never: writes the user's tree, index or HEAD, but in [`accept`], from a human's decisions (I-4).
+//! Thread: the caller's.
+
+#![forbid(unsafe_code)]
+
+pub mod accept;
+pub mod candidate;
+pub mod evidence;
+pub mod locate;
+pub mod mutate;
+pub mod proposal;
+pub mod repo;
+pub mod run;
+pub mod sandbox;
+pub mod search;
+pub mod syntax;
+
+mod confined;
+mod error;
+#[cfg(test)]
+mod fixture;
+
+pub use error::{ConflictAt, Error};
