@@ -1,0 +1,128 @@
+//! `agent complete FILE:LINE:COL`: one completion on the command line, as an editor would get it.
+
+use std::io::Write as _;
+
+use clap::Args;
+use complete::{Completion, Options, Request, Trigger};
+use engine::CancelToken;
+use serde_json::json;
+use text::{ByteOffset, Document};
+
+use crate::failure::{Failure, code};
+use crate::model;
+
+/// Print the completion at a place in a file
+#[derive(Args, Debug)]
+pub(crate) struct CompleteArgs {
+    /// FILE:LINE:COL, both counted from 1, COL in characters; FILE may be `-` for standard input
+    place: String,
+    /// Print JSON with tokens, timings and the reason when there is no completion
+    #[arg(long)]
+    json: bool,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    #[command(flatten)]
+    model: model::ModelArgs,
+}
+
+pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
+    let place = Place::parse(&args.place)?;
+    let text = place.read()?;
+    let document = Document::open(&text, 1).snapshot();
+    let offset = place.offset(&text)?;
+    let (engine, installed) = model::load(&args.model)?;
+    let mut options = Options::default();
+    if let Some(n) = args.max_tokens {
+        options.n_max_tokens = n;
+        options.decode_time = std::time::Duration::MAX;
+    }
+    let request = Request { document: &document, offset, trigger: Trigger::Invoked };
+    let completion = complete::complete(&engine, &request, &options, &CancelToken::new())?;
+
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", report(&completion, &installed.sha256.to_string()))?;
+    } else {
+        match &completion.result {
+            Ok(ghost) => writeln!(stdout, "{}", ghost.insert)?,
+            Err(reason) => say!("no completion: {}", reason.name().replace('_', " ")),
+        }
+    }
+    Ok(code::OK)
+}
+
+fn report(completion: &Completion, model_sha256: &str) -> serde_json::Value {
+    let statistics = &completion.statistics;
+    let ms = |duration: std::time::Duration| (duration.as_secs_f64() * 1e4).round() / 10.0;
+    json!({
+        "insert": completion.result.as_ref().ok().map(|ghost| &ghost.insert),
+        "reason": completion.result.as_ref().err().map(|reason| reason.name()),
+        "n_prompt": statistics.n_prompt,
+        "n_reused": statistics.n_reused,
+        "n_generated": statistics.n_generated,
+        "queue_ms": ms(statistics.timings.queue),
+        "prefill_ms": ms(statistics.timings.prefill),
+        "ttft_ms": ms(statistics.timings.ttft),
+        "decode_ms": ms(statistics.timings.decode),
+        "model_sha256": model_sha256,
+    })
+}
+
+/// A place as people write it: counted from 1.
+struct Place {
+    file: String,
+    line: usize,
+    column: usize,
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let malformed = || {
+            Failure::usage(format!("`{text}` is not FILE:LINE:COL"))
+                .hint("for example `src/main.rs:12:5`, counted from 1")
+        };
+        let (rest, column) = text.rsplit_once(':').ok_or_else(malformed)?;
+        let (file, line) = rest.rsplit_once(':').ok_or_else(malformed)?;
+        let number = |text: &str| text.parse::<usize>().ok().filter(|&n| n > 0);
+        match (number(line), number(column)) {
+            (Some(line), Some(column)) if !file.is_empty() => {
+                Ok(Self { file: file.to_owned(), line, column })
+            }
+            _ => Err(malformed()),
+        }
+    }
+
+    fn read(&self) -> Result<String, Failure> {
+        let bytes = if self.file == "-" {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+        } else {
+            std::fs::read(&self.file)
+        };
+        let bytes = bytes.map_err(|error| Failure::usage(format!("cannot read {}: {error}", self.file)))?;
+        String::from_utf8(bytes).map_err(|error| {
+            Failure::usage(format!("{} is not UTF-8 at byte {}", self.file, error.utf8_error().valid_up_to()))
+                .hint("Tandem completes UTF-8 text only")
+        })
+    }
+
+    fn offset(&self, text: &str) -> Result<ByteOffset, Failure> {
+        let document = Document::open(text, 1).snapshot();
+        let line_idx = u32::try_from(self.line - 1).unwrap_or(u32::MAX);
+        let (Ok(line), Ok(line_start)) = (document.line_text(line_idx), document.line_start(line_idx)) else {
+            return Err(Failure::usage(format!(
+                "{} has {} lines, not {}",
+                self.file,
+                document.n_lines(),
+                self.line
+            )));
+        };
+        let n_before: usize = line.chars().take(self.column - 1).map(char::len_utf8).sum();
+        if self.column - 1 > line.chars().count() {
+            let n_columns = line.chars().count() + 1;
+            return Err(Failure::usage(format!("line {} ends at column {n_columns}", self.line)));
+        }
+        Ok(ByteOffset(line_start.0 + n_before))
+    }
+}

@@ -1,0 +1,68 @@
+//! The one binary, `agent`; a subcommand a file.
+//!
+//! In: a command line. Out: an exit code, which README.md lists.
+//! Never: anything but the asked-for answer on stdout; words for a human go to stderr.
+
+#![forbid(unsafe_code)]
+
+/// Says something to a human on stderr; that nobody listens is no reason to stop.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
+mod complete;
+mod diff_view;
+mod failure;
+mod fix;
+mod lsp;
+mod model;
+mod models;
+mod proposals;
+mod settings;
+mod template;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A coding assistant that runs on this machine: ghost text, and fixes that end in a proposal you accept
+#[derive(Parser, Debug)]
+#[command(name = "agent", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Complete(complete::CompleteArgs),
+    Fix(fix::FixArgs),
+    Lsp(lsp::LspArgs),
+    Models(models::ModelsArgs),
+    Proposals(proposals::ProposalsArgs),
+}
+
+fn main() -> ExitCode {
+    start_log();
+    let result = match Cli::parse().command {
+        Command::Complete(args) => complete::run(&args),
+        Command::Fix(args) => fix::run(&args),
+        Command::Lsp(args) => lsp::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Proposals(args) => proposals::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Logs to stderr what `TANDEM_LOG` asks for, by default only what is wrong.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

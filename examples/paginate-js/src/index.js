@@ -1,0 +1,2 @@
+export { paginate } from './page.js';
+export { pageNumbers } from './numbers.js';
