@@ -13,6 +13,7 @@ macro_rules! say {
     }};
 }
 
+mod bench;
 mod complete;
 mod diff_view;
 mod failure;
@@ -38,6 +39,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Bench(bench::BenchArgs),
     Complete(complete::CompleteArgs),
     Fix(fix::FixArgs),
     Lsp(lsp::LspArgs),
@@ -48,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     start_log();
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Fix(args) => fix::run(&args),
         Command::Lsp(args) => lsp::run(&args),

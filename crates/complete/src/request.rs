@@ -50,8 +50,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Limits for a small model on two cores: 2 KiB are about 500 tokens, three seconds of prefill when nothing is
-    /// reused; 48 tokens are three to four lines and decode in about a second.
+    /// Limits for a small model on two cores: 2 KiB are about 500 tokens, half a second to a second of prefill when
+    /// nothing is reused; 48 tokens are three to four lines and decode in a quarter to half a second.
     fn default() -> Self {
         Self { n_max_prefix_bytes: 2048, n_max_tokens: 48, decode_time: Duration::from_millis(2000) }
     }

@@ -4,6 +4,7 @@
 
 mod attention;
 mod cpu;
+mod float;
 mod weights;
 
 pub use cpu::CpuBackend;

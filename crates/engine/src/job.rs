@@ -66,7 +66,10 @@ impl Parts {
         let end =
             self.backend.forward(&batch, &mut self.kv, &mut self.logits, &StepControl { should_stop })?;
         if end == StepEnd::Done {
-            self.pace.observe(tokens.len(), started.elapsed());
+            // A decoding step says nothing of how long a prompt's rows take: it waits for the weights, not for them.
+            if tokens.len() >= N_MIN_OBSERVED {
+                self.pace.observe(tokens.len(), started.elapsed());
+            }
             sequence.commit(tokens);
         }
         Ok(end)
@@ -81,6 +84,9 @@ impl Parts {
         self.retained.keep(&mut self.kv, sequence);
     }
 }
+
+/// Fewest rows of a step that tell the pace of a prompt.
+const N_MIN_OBSERVED: usize = 16;
 
 /// How many prompt rows make a step of about a tenth of a second, so that a keystroke never waits longer for an
 /// agent's prefill.
@@ -102,7 +108,7 @@ impl Pace {
     }
 
     fn chunk_rows(&self) -> usize {
-        ((self.rows_per_second * Self::CHUNK.as_secs_f64()) as usize).clamp(4, 256)
+        ((self.rows_per_second * Self::CHUNK.as_secs_f64()) as usize).clamp(N_MIN_OBSERVED, 256)
     }
 }
 

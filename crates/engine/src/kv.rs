@@ -55,7 +55,8 @@ impl Sequence {
     }
 }
 
-/// Keys and values of one layer, block after block: `[n_blocks, n_kv_heads, BLOCK_TOKENS, head_dim] f16` each.
+/// Keys and values of one layer, block after block, in f16: keys `[n_blocks, n_kv_heads, head_dim, BLOCK_TOKENS]`, so
+/// that a query meets 16 of them at once; values `[n_blocks, n_kv_heads, BLOCK_TOKENS, head_dim]`.
 #[derive(Debug, Default)]
 struct LayerKv {
     k: Vec<f16>,
@@ -96,7 +97,7 @@ impl KvPool {
         let tail_idx = n_tokens / BLOCK_TOKENS;
         if n_within != 0 && n_more > 0 && self.n_references[sequence.blocks[tail_idx].0 as usize] > 1 {
             let copy = self.allocate()?;
-            self.copy_positions(sequence.blocks[tail_idx], copy, n_within);
+            self.copy_block(sequence.blocks[tail_idx], copy);
             self.drop_reference(sequence.blocks[tail_idx]);
             sequence.blocks[tail_idx] = copy;
         }
@@ -151,38 +152,32 @@ impl KvPool {
         k: &[f32],
         v: &[f32],
     ) {
-        let block = blocks[position / BLOCK_TOKENS];
+        let (block, within) = (blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
         for head_idx in 0..self.n_kv_heads {
             let from = head_idx * self.head_dim;
-            let to = self.offset(block, head_idx, position % BLOCK_TOKENS);
+            let to = self.offset(block, head_idx);
             let layer = &mut self.layers[layer_idx];
-            narrow(&k[from..from + self.head_dim], &mut layer.k[to..to + self.head_dim]);
+            let places = layer.k[to + within..].iter_mut().step_by(BLOCK_TOKENS);
+            for (place, k) in places.zip(&k[from..from + self.head_dim]) {
+                *place = f16::from_f32(*k);
+            }
+            let to = to + within * self.head_dim;
             narrow(&v[from..from + self.head_dim], &mut layer.v[to..to + self.head_dim]);
         }
     }
 
-    /// Copies one head's keys and values of the first positions out: `k, v: [n_positions, head_dim] f32`.
-    pub(crate) fn read(
-        &self,
-        layer_idx: usize,
-        blocks: &[BlockId],
-        head_idx: usize,
-        k: &mut [f32],
-        v: &mut [f32],
-    ) {
-        let n_block_values = BLOCK_TOKENS * self.head_dim;
-        let layer = &self.layers[layer_idx];
-        for ((block, k), v) in
-            blocks.iter().zip(k.chunks_mut(n_block_values)).zip(v.chunks_mut(n_block_values))
-        {
-            let from = self.offset(*block, head_idx, 0);
-            widen(&layer.k[from..from + k.len()], k);
-            widen(&layer.v[from..from + v.len()], v);
-        }
+    /// Returns one head's keys in a block: `[head_dim, BLOCK_TOKENS]`.
+    pub(crate) fn keys(&self, layer_idx: usize, block: BlockId, head_idx: usize) -> &[f16] {
+        &self.layers[layer_idx].k[self.offset(block, head_idx)..][..BLOCK_TOKENS * self.head_dim]
     }
 
-    fn offset(&self, block: BlockId, head_idx: usize, position_in_block: usize) -> usize {
-        ((block.0 as usize * self.n_kv_heads + head_idx) * BLOCK_TOKENS + position_in_block) * self.head_dim
+    /// Returns one head's values in a block: `[BLOCK_TOKENS, head_dim]`.
+    pub(crate) fn values(&self, layer_idx: usize, block: BlockId, head_idx: usize) -> &[f16] {
+        &self.layers[layer_idx].v[self.offset(block, head_idx)..][..BLOCK_TOKENS * self.head_dim]
+    }
+
+    fn offset(&self, block: BlockId, head_idx: usize) -> usize {
+        (block.0 as usize * self.n_kv_heads + head_idx) * BLOCK_TOKENS * self.head_dim
     }
 
     fn allocate(&mut self) -> Result<BlockId, KvFull> {
@@ -206,15 +201,12 @@ impl KvPool {
         self.n_references[block.0 as usize] -= 1;
     }
 
-    fn copy_positions(&mut self, from: BlockId, to: BlockId, n_positions: usize) {
-        let n_values = n_positions * self.head_dim;
-        for head_idx in 0..self.n_kv_heads {
-            let from = self.offset(from, head_idx, 0);
-            let to = self.offset(to, head_idx, 0);
-            for layer in &mut self.layers {
-                layer.k.copy_within(from..from + n_values, to);
-                layer.v.copy_within(from..from + n_values, to);
-            }
+    fn copy_block(&mut self, from: BlockId, to: BlockId) {
+        let n_values = self.n_kv_heads * BLOCK_TOKENS * self.head_dim;
+        let (from, to) = (self.offset(from, 0), self.offset(to, 0));
+        for layer in &mut self.layers {
+            layer.k.copy_within(from..from + n_values, to);
+            layer.v.copy_within(from..from + n_values, to);
         }
     }
 }
@@ -222,11 +214,6 @@ impl KvPool {
 fn narrow(from: &[f32], to: &mut [f16]) {
     use half::slice::HalfFloatSliceExt;
     to.convert_from_f32_slice(from);
-}
-
-fn widen(from: &[f16], to: &mut [f32]) {
-    use half::slice::HalfFloatSliceExt;
-    from.convert_to_f32_slice(to);
 }
 
 #[cfg(test)]
@@ -251,11 +238,15 @@ mod tests {
 
     /// Reads back through the pool what `append` wrote.
     fn contents(pool: &KvPool, sequence: &Sequence) -> Vec<u32> {
-        let n = sequence.tokens().len();
-        let (mut k, mut v) = (vec![0.0; n * 4], vec![0.0; n * 4]);
-        pool.read(1, sequence.blocks(), 1, &mut k, &mut v);
-        assert_eq!(k, v);
-        k.chunks(4).map(|c| c[0] as u32).collect()
+        let read = |position: usize| {
+            let (block, within) = (sequence.blocks()[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
+            let value = &pool.values(1, block, 1)[within * 4..][..4];
+            let key: Vec<f16> =
+                pool.keys(1, block, 1).iter().skip(within).step_by(BLOCK_TOKENS).copied().collect();
+            assert_eq!(key, value);
+            value[0].to_f32() as u32
+        };
+        (0..sequence.tokens().len()).map(read).collect()
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod backend;
 mod batch;
+mod bench;
 mod cancel;
 mod constrain;
 mod drafter;
@@ -28,6 +29,7 @@ mod tokenizer;
 
 pub use backend::{Backend, CpuBackend, StepControl, StepEnd};
 pub use batch::{Logits, RowSpan, StepBatch};
+pub use bench::Bench;
 pub use cancel::CancelToken;
 pub use drafter::{Drafter, PromptLookup};
 pub use engine::{Engine, EngineOptions, LoadProgress};

@@ -1,15 +1,32 @@
-//! Causal attention of one span over its block-table KV, grouped-query heads sharing each key and value read.
+//! Causal attention of one span over its block-table KV, grouped-query heads and rows sharing each key and value read.
 //!
 //! In: rotated queries, a span whose keys and values are written. Out: the heads' weighted values.
-//! The order of float additions depends on the positions only, never on rows per step or on threads (I-7).
+//! Never: adds floats in an order that depends on anything but the positions: not on rows per step, nor on threads
+//! (I-7).
 
+use half::f16;
 use rayon::prelude::*;
 
-use crate::{KvPool, ModelSpec, RowSpan};
+use super::float::softmax;
+use crate::{BLOCK_TOKENS, BlockId, KvPool, ModelSpec, RowSpan};
 
-/// Query rows × positions from which rows are spread over threads. Each thread reads all keys and values itself, so
-/// a few rows are quicker on one.
-const PARALLEL_WORK: usize = 2_048;
+/// Query rows × positions from which the key-value heads are spread over threads.
+const PARALLEL_FROM: usize = 128;
+/// Query rows × positions from which each head's rows are, too. Each thread then reads all of its keys and values, so a
+/// few rows are quicker on one.
+const PARALLEL_WORK: usize = 8_192;
+/// Queries that share one read of a block from memory.
+const N_QUERIES: usize = 64;
+/// Queries whose sums are kept in registers together.
+const N_TOGETHER: usize = 4;
+
+/// One head's query in one row, and where its answer goes.
+struct Query<'a> {
+    q: &'a [f32],
+    /// Positions it sees.
+    n_seen: usize,
+    out: &'a mut [f32],
+}
 
 /// Computes attention for every row of `span` in one layer.
 ///
@@ -22,72 +39,193 @@ pub(super) fn attend(
     q: &[f32],
     out: &mut [f32],
 ) {
-    let n_positions = span.start + span.n_tokens;
-    let n_shares = if span.n_tokens * n_positions < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
-    // Rows are dealt out in turn, so that the long ones at the end are shared evenly.
-    let width = spec.n_heads * spec.head_dim;
-    let mut shares: Vec<Vec<(usize, &mut [f32])>> = (0..n_shares).map(|_| Vec::new()).collect();
-    for (row_idx, row) in out.chunks_mut(width).enumerate() {
-        shares[row_idx % n_shares].push((row_idx, row));
-    }
-    shares.into_par_iter().for_each(|share| attend_rows(spec, kv, layer_idx, span, q, share));
-}
-
-fn attend_rows(
-    spec: &ModelSpec,
-    kv: &KvPool,
-    layer_idx: usize,
-    span: &RowSpan<'_>,
-    q: &[f32],
-    mut rows: Vec<(usize, &mut [f32])>,
-) {
     let (dim, n_group) = (spec.head_dim, spec.n_heads / spec.n_kv_heads);
     let n_positions = span.start + span.n_tokens;
-    let scale = 1.0 / (dim as f32).sqrt();
-    let mut k = vec![0.0; n_positions * dim];
-    let mut v = vec![0.0; n_positions * dim];
-    let mut weights = vec![0.0; n_positions];
-    for kv_head_idx in 0..spec.n_kv_heads {
-        kv.read(layer_idx, span.blocks, kv_head_idx, &mut k, &mut v);
-        for (row_idx, row) in &mut rows {
-            let n_seen = span.start + *row_idx + 1;
-            for head_idx in kv_head_idx * n_group..(kv_head_idx + 1) * n_group {
-                let from = (*row_idx * spec.n_heads + head_idx) * dim;
-                let query = &q[from..from + dim];
-                let mut max = f32::NEG_INFINITY;
-                for (weight, key) in weights[..n_seen].iter_mut().zip(k.chunks_exact(dim)) {
-                    *weight = dot(query, key) * scale;
-                    max = max.max(*weight);
-                }
-                let mut sum = 0.0;
-                for weight in &mut weights[..n_seen] {
-                    *weight = (*weight - max).exp();
-                    sum += *weight;
-                }
-                let out = &mut row[head_idx * dim..(head_idx + 1) * dim];
-                out.fill(0.0);
-                for (weight, value) in weights[..n_seen].iter().zip(v.chunks_exact(dim)) {
-                    for (out, value) in out.iter_mut().zip(value) {
-                        *out += weight * value;
-                    }
-                }
-                for out in out {
-                    *out /= sum;
-                }
+    let n_shares = if span.n_tokens * n_positions < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
+    // Each key-value head's rows are dealt out in turn, so that the long ones at the end are shared evenly.
+    let mut shares: Vec<(usize, Vec<Query<'_>>)> = Vec::new();
+    shares.resize_with(spec.n_kv_heads * n_shares, Default::default);
+    for (idx, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let (row_idx, kv_head_idx) = (idx / spec.n_heads, idx % spec.n_heads / n_group);
+        let share = &mut shares[kv_head_idx * n_shares + row_idx % n_shares];
+        share.0 = kv_head_idx;
+        share.1.push(Query { q, n_seen: span.start + row_idx + 1, out });
+    }
+    let run = |(kv_head_idx, mut queries): (usize, Vec<Query<'_>>)| {
+        let cache = Cache { kv, layer_idx, blocks: span.blocks, kv_head_idx };
+        let mut buffers = Buffers::default();
+        for queries in queries.chunks_mut(N_QUERIES) {
+            cache.answer(queries, &mut buffers);
+        }
+    };
+    if span.n_tokens * n_positions < PARALLEL_FROM {
+        shares.into_iter().for_each(run);
+    } else {
+        shares.into_par_iter().for_each(run);
+    }
+}
+
+/// The keys and values of one key-value head in one layer.
+struct Cache<'a> {
+    kv: &'a KvPool,
+    layer_idx: usize,
+    blocks: &'a [BlockId],
+    kv_head_idx: usize,
+}
+
+/// What is needed for some queries, kept for the next.
+#[derive(Default)]
+struct Buffers {
+    /// A block's keys or values.
+    block: Vec<f32>,
+    /// `[n_queries, n_positions]`.
+    weights: Vec<f32>,
+    /// `[n_queries, head_dim]`.
+    means: Vec<f32>,
+    /// Sums of each query's weights.
+    sums: Vec<f32>,
+}
+
+/// Calls a function generic over how many queries it takes together, 4 or fewer.
+macro_rules! for_each_group {
+    ($n_queries:expr, $function:ident($($arg:expr),*)) => {
+        for first in (0..$n_queries).step_by(N_TOGETHER) {
+            match $n_queries - first {
+                1 => $function::<1>(first, $($arg),*),
+                2 => $function::<2>(first, $($arg),*),
+                3 => $function::<3>(first, $($arg),*),
+                _ => $function::<N_TOGETHER>(first, $($arg),*),
+            }
+        }
+    };
+}
+
+impl Cache<'_> {
+    /// Answers up to [`N_QUERIES`] queries, whose rows ascend.
+    fn answer(&self, queries: &mut [Query<'_>], buffers: &mut Buffers) {
+        let Some(last) = queries.last() else { return };
+        let dim = last.q.len();
+        let blocks = &self.blocks[..last.n_seen.div_ceil(BLOCK_TOKENS)];
+        let n_positions = blocks.len() * BLOCK_TOKENS;
+        let Buffers { block, weights, means, sums } = buffers;
+        block.resize(BLOCK_TOKENS * dim, 0.0);
+        weights.resize(queries.len() * n_positions, 0.0);
+        means.clear();
+        means.resize(queries.len() * dim, 0.0);
+        sums.clear();
+
+        for (block_idx, &id) in blocks.iter().enumerate() {
+            widen(self.kv.keys(self.layer_idx, id, self.kv_head_idx), block);
+            for_each_group!(queries.len(), score(queries, block, block_idx, n_positions, weights));
+        }
+        for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(n_positions)) {
+            let (seen, unseen) = weights.split_at_mut(query.n_seen);
+            sums.push(softmax(seen, 1.0 / (dim as f32).sqrt()));
+            unseen.fill(0.0);
+        }
+        for (block_idx, &id) in blocks.iter().enumerate() {
+            widen(self.kv.values(self.layer_idx, id, self.kv_head_idx), block);
+            for_each_group!(queries.len(), weigh(queries, block, block_idx, n_positions, weights, means));
+        }
+        for ((query, means), sum) in queries.iter_mut().zip(means.chunks_exact(dim)).zip(sums) {
+            for (out, mean) in query.out.iter_mut().zip(means) {
+                *out = mean / *sum;
             }
         }
     }
 }
 
-/// Returns the dot product, added up in 16 lanes so that it vectorises in a fixed order.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
+/// Returns whether `N` queries from `first` on, whose rows ascend, see anything of a block.
+fn sees<const N: usize>(queries: &[Query<'_>], first: usize, block_idx: usize) -> bool {
+    queries[first + N - 1].n_seen > block_idx * BLOCK_TOKENS
+}
+
+/// Writes the products of `N` queries with a block's 16 keys, `[head_dim, BLOCK_TOKENS]`, to their weights.
+fn score<const N: usize>(
+    first: usize,
+    queries: &[Query<'_>],
+    keys: &[f32],
+    block_idx: usize,
+    n_positions: usize,
+    weights: &mut [f32],
+) {
+    if !sees::<N>(queries, first, block_idx) {
+        return;
+    }
+    let dim = keys.len() / BLOCK_TOKENS;
+    let qs: [&[f32]; N] = std::array::from_fn(|n| &queries[first + n].q[..dim]);
+    let mut dots = [[0.0f32; BLOCK_TOKENS]; N];
+    for (dim_idx, keys) in keys.as_chunks::<BLOCK_TOKENS>().0.iter().enumerate() {
+        for n in 0..N {
+            add_scaled(&mut dots[n], qs[n][dim_idx], keys);
         }
     }
-    lanes.iter().sum::<f32>() + tail
+    for (n, dots) in dots.iter().enumerate() {
+        weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..][..BLOCK_TOKENS].copy_from_slice(dots);
+    }
+}
+
+/// Adds a block's weighted values, `[BLOCK_TOKENS, head_dim]`, to the means of `N` queries, `[n_queries, head_dim]`.
+fn weigh<const N: usize>(
+    first: usize,
+    queries: &[Query<'_>],
+    values: &[f32],
+    block_idx: usize,
+    n_positions: usize,
+    weights: &[f32],
+    means: &mut [f32],
+) {
+    if !sees::<N>(queries, first, block_idx) {
+        return;
+    }
+    let dim = values.len() / BLOCK_TOKENS;
+    let weights: [[f32; BLOCK_TOKENS]; N] = std::array::from_fn(|n| {
+        let weights = weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..].first_chunk();
+        *weights.expect("a weight for each position of a block")
+    });
+    let means = &mut means[first * dim..(first + N) * dim];
+    let mut from = 0;
+    while from < dim {
+        from += match dim - from {
+            32.. => weigh_some::<N, 32>(&weights, values, means, from),
+            16.. => weigh_some::<N, 16>(&weights, values, means, from),
+            _ => weigh_some::<N, 1>(&weights, values, means, from),
+        };
+    }
+}
+
+/// The same for `D` dimensions from one on; returns `D`.
+fn weigh_some<const N: usize, const D: usize>(
+    weights: &[[f32; BLOCK_TOKENS]; N],
+    values: &[f32],
+    means: &mut [f32],
+    from: usize,
+) -> usize {
+    let dim = values.len() / BLOCK_TOKENS;
+    let place = |n: usize| n * dim + from..n * dim + from + D;
+    let mut sums: [[f32; D]; N] =
+        std::array::from_fn(|n| *means[place(n)].first_chunk().expect("a mean has D dimensions left"));
+    for position in 0..BLOCK_TOKENS {
+        let values = values[position * dim + from..].first_chunk().expect("a value has D dimensions left");
+        for n in 0..N {
+            add_scaled(&mut sums[n], weights[n][position], values);
+        }
+    }
+    for (n, sums) in sums.iter().enumerate() {
+        means[place(n)].copy_from_slice(sums);
+    }
+    D
+}
+
+/// Adds `scale · x` to `sum`.
+#[inline(always)]
+fn add_scaled<const D: usize>(sum: &mut [f32; D], scale: f32, x: &[f32; D]) {
+    for (sum, x) in sum.iter_mut().zip(x) {
+        *sum = scale.mul_add(*x, *sum);
+    }
+}
+
+fn widen(from: &[f16], to: &mut [f32]) {
+    use half::slice::HalfFloatSliceExt;
+    from.convert_to_f32_slice(to);
 }

@@ -4,11 +4,16 @@
 //! Thread: the engine thread, plus the threads a step borrows.
 //!
 //! Matrices are multiplied by [`kernel`](crate::kernel) where it knows their format and by candle's quantised path,
-//! which reads all weights once per row, where not; issue 3 replaces `Matrix::apply` and nothing else.
+//! which reads all weights once per row, where not (issue 3).
 
-use super::attention;
-use super::weights::{Input, Layer, Weights};
+use rayon::prelude::*;
+
+use super::weights::{Input, Layer, Weights, multiply};
+use super::{attention, float};
 use crate::{Backend, Error, Gguf, KvPool, Logits, ModelSpec, RopePairing, StepBatch, StepControl, StepEnd};
+
+/// Fewest rows worth a task of their own.
+const N_ROWS_PER_TASK: usize = 8;
 
 /// Runs a model on the CPU.
 pub struct CpuBackend {
@@ -89,7 +94,7 @@ impl Backend for CpuBackend {
         normed.quantise(width);
         let out = logits.reset(batch.logits.len(), self.spec.n_vocab);
         if !wanted.is_empty() {
-            self.weights.head().apply(&normed, out)?;
+            multiply(&normed, &mut [(self.weights.head(), out)])?;
         }
         Ok(StepEnd::Done)
     }
@@ -120,9 +125,8 @@ impl Scratch {
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
         rms_norm(&self.x, &layer.attn_norm, spec.norm_eps, &mut self.normed.x);
         self.normed.quantise(spec.n_embd);
-        layer.q.apply(&self.normed, &mut self.q)?;
-        layer.k.apply(&self.normed, &mut self.k)?;
-        layer.v.apply(&self.normed, &mut self.v)?;
+        let qkv = &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k), (&layer.v, &mut self.v)];
+        multiply(&self.normed, qkv)?;
         rotate(spec, &self.rotation, n_q, &mut self.q);
         rotate(spec, &self.rotation, n_kv, &mut self.k);
 
@@ -138,7 +142,7 @@ impl Scratch {
             first_row += span.n_tokens;
         }
         self.attended.quantise(n_q);
-        layer.o.apply(&self.attended, &mut self.branch)?;
+        multiply(&self.attended, &mut [(&layer.o, &mut self.branch)])?;
         add(&mut self.x, &self.branch);
         Ok(())
     }
@@ -147,13 +151,12 @@ impl Scratch {
     fn feed_forward(&mut self, spec: &ModelSpec, layer: &Layer) -> Result<(), Error> {
         rms_norm(&self.x, &layer.ffn_norm, spec.norm_eps, &mut self.normed.x);
         self.normed.quantise(spec.n_embd);
-        layer.gate.apply(&self.normed, &mut self.gate.x)?;
-        layer.up.apply(&self.normed, &mut self.up)?;
-        for (gate, up) in self.gate.x.iter_mut().zip(&self.up) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
-        }
+        let gate_up = &mut [(&layer.gate, &mut self.gate.x[..]), (&layer.up, &mut self.up)];
+        multiply(&self.normed, gate_up)?;
+        let rows = self.gate.x.par_chunks_exact_mut(spec.n_ff).zip(self.up.par_chunks_exact(spec.n_ff));
+        rows.with_min_len(N_ROWS_PER_TASK).for_each(|(gate, up)| float::swiglu(gate, up));
         self.gate.quantise(spec.n_ff);
-        layer.down.apply(&self.gate, &mut self.branch)?;
+        multiply(&self.gate, &mut [(&layer.down, &mut self.branch)])?;
         add(&mut self.x, &self.branch);
         Ok(())
     }
@@ -162,13 +165,8 @@ impl Scratch {
 /// Normalises each row of `x: [n_rows, weight.len()]` to a root mean square of 1, times `weight`.
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let width = weight.len();
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        let mean = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / width as f64;
-        let scale = 1.0 / (mean as f32 + eps).sqrt();
-        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * weight;
-        }
-    }
+    let rows = x.par_chunks_exact(width).zip(out.par_chunks_exact_mut(width));
+    rows.with_min_len(N_ROWS_PER_TASK).for_each(|(x, out)| float::rms_norm(x, weight, eps, out));
 }
 
 /// Returns (cos, sin) of every rotated pair of every row: `[n_rows, rope.n_dims / 2]`.

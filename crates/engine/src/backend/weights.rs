@@ -7,12 +7,10 @@ use std::borrow::Cow;
 use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::{GgmlDType, QuantizedType};
 
-use rayon::prelude::*;
-
-use crate::kernel::{self, Activations, Format};
+use crate::kernel::{self, Activations, Format, Panels, Product};
 use crate::{Error, GgmlType, Gguf, ModelSpec};
 
-/// A matrix in the file's own block format: `[n_out, n_in]`, rows contiguous.
+/// A matrix `[n_out, n_in]`.
 pub(crate) struct Matrix {
     data: Data,
     pub(crate) n_out: usize,
@@ -20,8 +18,8 @@ pub(crate) struct Matrix {
 }
 
 enum Data {
-    /// A format our kernels read: the file's bytes.
-    Blocks(Format, Vec<u8>),
+    /// A format our kernels know, repacked for them.
+    Panels(Panels),
     /// Any other, by candle's own path.
     Candle(Box<dyn QuantizedType>),
 }
@@ -43,64 +41,35 @@ impl Input {
     }
 }
 
-/// Weight rows a thread takes at a time: enough work to be worth a steal, few enough to share evenly.
-const ROWS_PER_TASK: usize = 64;
-/// Rows of activations that share one read of a weight row in the kernels.
-const N_TOGETHER: usize = 4;
-
-impl Matrix {
-    /// Computes `y = x · Wᵀ` for every row of `input.x: [n_rows, n_in]` into `y: [n_rows, n_out]`.
-    pub(crate) fn apply(&self, input: &Input, y: &mut [f32]) -> Result<(), Error> {
-        let n_rows = input.x.len() / self.n_in;
-        let (format, weights) = match &self.data {
-            Data::Candle(data) => return Ok(data.matmul_t((n_rows, self.n_in, self.n_out), &input.x, y)?),
-            Data::Blocks(format, weights) => (*format, weights),
-        };
-        let row_bytes = self.n_in / kernel::BLOCK * format.block_bytes();
-        // Threads take weight rows, so each weight is read once a step; the columns of `y` are put in place after.
-        let mut columns = vec![0.0; n_rows * self.n_out];
-        columns.par_chunks_mut(ROWS_PER_TASK * n_rows).enumerate().for_each(|(task_idx, columns)| {
-            for (idx, column) in columns.chunks_exact_mut(n_rows).enumerate() {
-                let from = (task_idx * ROWS_PER_TASK + idx) * row_bytes;
-                for (group_idx, out) in column.chunks_mut(N_TOGETHER).enumerate() {
-                    let weights = &weights[from..from + row_bytes];
-                    kernel::dot(format, weights, &input.quantised, group_idx * N_TOGETHER, out);
-                }
-            }
-        });
-        if n_rows == 1 {
-            y.copy_from_slice(&columns);
-        } else {
-            for (row_idx, y) in y.chunks_exact_mut(self.n_out).enumerate() {
-                for (y, column) in y.iter_mut().zip(columns.chunks_exact(n_rows)) {
-                    *y = column[row_idx];
-                }
+/// Computes `y = x · Wᵀ` for each of the matrices, which share `input.x: [n_rows, n_in]`; `y: [n_rows, n_out]`.
+pub(crate) fn multiply(input: &Input, products: &mut [(&Matrix, &mut [f32])]) -> Result<(), Error> {
+    let mut ours = Vec::with_capacity(products.len());
+    for (matrix, y) in products {
+        match &matrix.data {
+            Data::Panels(weights) => ours.push(Product { weights, y }),
+            Data::Candle(data) => {
+                let n_rows = input.x.len() / matrix.n_in;
+                data.matmul_t((n_rows, matrix.n_in, matrix.n_out), &input.x, y)?;
             }
         }
-        Ok(())
     }
+    kernel::multiply(&input.quantised, &mut ours);
+    Ok(())
+}
 
+impl Matrix {
     /// Returns the rows `ids` as `[ids.len(), n_in] f32`.
     pub(crate) fn rows(&self, ids: &[u32]) -> Result<Vec<f32>, Error> {
-        let data = match &self.data {
-            Data::Candle(data) => data,
-            Data::Blocks(format, weights) => {
-                let row_bytes = self.n_in / kernel::BLOCK * format.block_bytes();
-                let rows: Vec<u8> = ids
-                    .iter()
-                    .flat_map(|&id| &weights[id as usize * row_bytes..(id as usize + 1) * row_bytes])
-                    .copied()
-                    .collect();
-                let dtype = match format {
-                    Format::Q4_1 => GgmlDType::Q4_1,
-                    Format::Q8_0 => GgmlDType::Q8_0,
-                };
-                return dequantise(dtype, &rows, ids.len() * self.n_in);
+        match &self.data {
+            Data::Panels(weights) => {
+                let mut rows = Vec::with_capacity(ids.len() * self.n_in);
+                ids.iter().for_each(|&id| weights.dequantise_row(id as usize, &mut rows));
+                Ok(rows)
             }
-        };
-        match data.embedding(ids, self.n_out, self.n_in)? {
-            candle_core::CpuStorage::F32(values) => Ok(values),
-            other => Err(Error::Inconsistent(format!("embedding rows came as {:?}", other.dtype()))),
+            Data::Candle(data) => match data.embedding(ids, self.n_out, self.n_in)? {
+                candle_core::CpuStorage::F32(values) => Ok(values),
+                other => Err(Error::Inconsistent(format!("embedding rows came as {:?}", other.dtype()))),
+            },
         }
     }
 }
@@ -205,8 +174,9 @@ fn matrix(gguf: &Gguf, name: &str, n_out: usize, n_in: usize) -> Result<Matrix, 
     if tensor.shape != [n_in as u64, n_out as u64] {
         return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n_in}, {n_out}]", tensor.shape)));
     }
-    let data = match Format::of(tensor.dtype) {
-        Some(format) => Data::Blocks(format, tensor.data.to_vec()),
+    let format = Format::of(tensor.dtype).filter(|_| n_in.is_multiple_of(kernel::BLOCK));
+    let data = match format {
+        Some(format) => Data::Panels(Panels::new(format, tensor.data, n_out, n_in)),
         None => Data::Candle(candle_type(tensor.dtype).from_data(Cow::Borrowed(tensor.data))),
     };
     Ok(Matrix { data, n_out, n_in })

@@ -1,0 +1,134 @@
+//! `agent bench`: how fast a model runs on this machine.
+//!
+//! In: a model, token counts, depths. Out: medians in tokens per second on stdout, or every run as JSON or CSV.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use engine::Bench;
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, code};
+use crate::model::ModelArgs;
+use crate::models::ensure_with_progress;
+
+/// Measure prefill, decoding and verifying; the median of several runs
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Tokens of a prefill
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pp: usize,
+    /// Tokens decoded
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    tg: usize,
+    /// Rows of one verifying step: T(1) to T(N) are measured; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    rows: usize,
+    /// Tokens that stand before
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    depth: Vec<usize>,
+    /// Runs of each measurement, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    repeat: u16,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
+enum Format {
+    Text,
+    Json,
+    Csv,
+}
+
+/// One measurement: its name, the tokens of a run, and every run.
+struct Measured {
+    name: String,
+    depth: usize,
+    n_tokens: usize,
+    runs: Vec<Duration>,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
+    let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
+    let deepest = args.depth.iter().max().copied().unwrap_or(0);
+    let mut bench = Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows))?;
+    let mut all = Vec::new();
+    for &depth in &args.depth {
+        let mut measure =
+            |name: String, n_tokens: usize, run: &mut dyn FnMut() -> Result<Duration, engine::Error>| {
+                if n_tokens == 0 {
+                    return Ok(());
+                }
+                run()?;
+                let runs = (0..args.repeat).map(|_| run()).collect::<Result<_, _>>()?;
+                all.push(Measured { name, depth, n_tokens, runs });
+                Ok::<(), engine::Error>(())
+            };
+        measure(format!("pp{}", args.pp), args.pp, &mut || bench.prefill(args.pp, depth))?;
+        measure(format!("tg{}", args.tg), args.tg, &mut || bench.decode(args.tg, depth))?;
+        for n_rows in 1..=args.rows {
+            measure(format!("T({n_rows})"), n_rows, &mut || bench.verify(n_rows, depth))?;
+        }
+    }
+    print(args, &installed.path.display().to_string(), &all)?;
+    Ok(code::OK)
+}
+
+fn print(args: &BenchArgs, path: &str, all: &[Measured]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match args.format {
+        Format::Text => {
+            writeln!(stdout, "{:8} {:>6} {:>10} {:>10} {:>10}", "", "depth", "tokens/s", "ms", "worst ms")?;
+            for measured in all {
+                let (median, worst) =
+                    (measured.median(), measured.runs.iter().max().copied().unwrap_or_default());
+                writeln!(
+                    stdout,
+                    "{:8} {:>6} {:>10.1} {:>10.2} {:>10.2}",
+                    measured.name,
+                    measured.depth,
+                    measured.n_tokens as f64 / median.as_secs_f64(),
+                    ms(median),
+                    ms(worst)
+                )?;
+            }
+        }
+        Format::Json => {
+            let values: Vec<Value> = all.iter().map(Measured::to_json).collect();
+            writeln!(stdout, "{:#}", json!({"model": path, "measured": values}))?;
+        }
+        Format::Csv => {
+            writeln!(stdout, "name,depth,tokens,run,ms")?;
+            for measured in all {
+                for (idx, run) in measured.runs.iter().enumerate() {
+                    let Measured { name, depth, n_tokens, .. } = measured;
+                    writeln!(stdout, "{name},{depth},{n_tokens},{},{:.4}", idx + 1, ms(*run))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Measured {
+    fn median(&self) -> Duration {
+        let mut runs = self.runs.clone();
+        runs.sort();
+        runs[runs.len() / 2]
+    }
+
+    fn to_json(&self) -> Value {
+        let runs: Vec<f64> = self.runs.iter().copied().map(ms).collect();
+        json!({"name": self.name, "depth": self.depth, "n_tokens": self.n_tokens, "ms": ms(self.median()), "runs_ms": runs,
+            "tokens_per_second": self.n_tokens as f64 / self.median().as_secs_f64()})
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
