@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::panels::{Layout, N_GROUPS};
-use super::{BLOCK, Format, PANEL, Row, Sums};
+use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums};
 
 /// Lanes of a register.
 const LANES: usize = 8;
@@ -55,6 +55,11 @@ unsafe fn kernel<const N: usize, const BITS: u32, const ZERO: i32, const MIN: bo
         // blocks of 2 · 32 quants.
         unsafe {
             let block = panel.as_ptr().add(block_idx * layout.n_bytes);
+            if half == 0 && N <= N_PREFETCHED {
+                for line in (0..layout.n_bytes).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_AHEAD + line).cast());
+                }
+            }
             let halves = |at: usize| {
                 _mm256_cvtph_ps(_mm_loadu_si128(block.add(at + half * 2 * LANES).cast::<__m128i>()))
             };

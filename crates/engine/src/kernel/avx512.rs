@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::panels::{Layout, N_GROUPS};
-use super::{BLOCK, Format, PANEL, Row, Sums};
+use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums};
 
 /// Returns whether these kernels run here.
 pub(super) fn is_here() -> bool {
@@ -48,6 +48,11 @@ unsafe fn kernel<const N: usize, const BITS: u32, const ZERO: i32, const MIN: bo
         // blocks of 2 · 32 quants.
         unsafe {
             let block = panel.as_ptr().add(block_idx * layout.n_bytes);
+            if N <= N_PREFETCHED {
+                for line in (0..layout.n_bytes).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_AHEAD + line).cast());
+                }
+            }
             let scales = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
             let quants: [*const i32; N] =
                 std::array::from_fn(|n| rows[n].quants.as_ptr().add(block_idx * 2 * BLOCK).cast());
