@@ -9,6 +9,27 @@
 //! adds up one output, and nothing is ever summed across lanes. The blocks of 32 are those of ggml; the formats with
 //! blocks of 256 still go through candle (issue 3).
 
+/// Calls a kernel that is generic over rows, a code's bits, the code of zero, and whether blocks have a min.
+#[cfg(target_arch = "x86_64")]
+macro_rules! for_format {
+    ($format:expr, $kernel:ident::<$n:ident>($($arg:expr),*)) => {
+        for_format!(@match $format, $kernel, $n, ($($arg),*), Q4_0 Q4_1 Q5_0 Q5_1 Q8_0)
+    };
+    (@match $format:expr, $kernel:ident, $n:ident, $args:tt, $($name:ident)*) => {
+        match $format {
+            $(Format::$name => for_format!(@call $kernel, $n, $name, $args),)*
+        }
+    };
+    (@call $kernel:ident, $n:ident, $name:ident, ($($arg:expr),*)) => {
+        $kernel::<
+            $n,
+            { Format::$name.n_bits() },
+            { Format::$name.zero() },
+            { Format::$name.has_min() },
+        >($($arg),*)
+    };
+}
+
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,6 +46,8 @@ use rayon::prelude::*;
 pub(crate) use activations::Activations;
 use activations::{COARSE, Row};
 pub(crate) use format::Format;
+#[cfg(target_arch = "x86_64")]
+use panels::Layout;
 pub(crate) use panels::Panels;
 
 /// Weights in a block: ggml's `QK4_0` to `QK8_0`.
@@ -46,6 +69,20 @@ const PARALLEL_WORK: usize = 1 << 16;
 
 /// Sums of one panel: `[row of activations][row of the panel]`.
 type Sums<const N: usize> = [[f32; PANEL]; N];
+
+/// Returns the blocks of a panel, after making sure that it and the rows are as long as a kernel will read.
+///
+/// # Panics
+/// If they are not.
+#[cfg(target_arch = "x86_64")]
+fn n_checked_blocks(layout: Layout, panel: &[u8], rows: &[Row<'_>]) -> usize {
+    let n_blocks = panel.len() / layout.n_bytes;
+    assert_eq!(panel.len(), n_blocks * layout.n_bytes);
+    for row in rows {
+        assert!(row.quants.len() == n_blocks * 2 * BLOCK && row.blocks.len() == n_blocks);
+    }
+    n_blocks
+}
 
 /// An instruction set with kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -122,11 +122,6 @@ impl ModelSpec {
         Ok(spec)
     }
 
-    /// Returns the bytes one position takes in the KV cache.
-    pub fn kv_bytes_per_token(&self) -> usize {
-        self.n_layers * self.n_kv_heads * self.head_dim * 2 * size_of::<half::f16>()
-    }
-
     fn check(&self, gguf: &Gguf) -> Result<(), Error> {
         let key = |name: &str| format!("{}.{name}", self.architecture);
         if gguf.contains(&key("expert_count")) && gguf.u64(&key("expert_count")).is_ok_and(|n| n > 0) {

@@ -255,6 +255,6 @@ impl Answer {
         let bytes = tokenizer.token_bytes(token);
         let n_hidden = self.n_hidden.min(bytes.len());
         self.n_hidden -= n_hidden;
-        self.text.push_str(self.decoder.push_bytes(&bytes[n_hidden..]));
+        self.text.push_str(self.decoder.push(&bytes[n_hidden..]));
     }
 }

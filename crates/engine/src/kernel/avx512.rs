@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::panels::{Layout, N_GROUPS};
-use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums};
+use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums, n_checked_blocks};
 
 /// Returns whether these kernels run here.
 pub(super) fn is_here() -> bool {
@@ -16,22 +16,10 @@ pub(super) fn is_here() -> bool {
 /// Returns the sums of one panel for each row of activations.
 pub(super) fn panel<const N: usize>(format: Format, panel: &[u8], rows: &[Row<'_>; N]) -> Sums<N> {
     let layout = Layout::of(format);
-    let n_blocks = panel.len() / layout.n_bytes;
     assert!(is_here(), "this machine lacks AVX-512 VNNI");
-    assert_eq!(panel.len(), n_blocks * layout.n_bytes);
-    for row in rows {
-        assert!(row.quants.len() == n_blocks * 2 * BLOCK && row.blocks.len() == n_blocks);
-    }
+    let n_blocks = n_checked_blocks(layout, panel, rows);
     // SAFETY: the features and all lengths were checked right above.
-    unsafe {
-        match format {
-            Format::Q4_0 => kernel::<N, 4, 8, false>(layout, n_blocks, panel, rows),
-            Format::Q4_1 => kernel::<N, 4, 0, true>(layout, n_blocks, panel, rows),
-            Format::Q5_0 => kernel::<N, 5, 16, false>(layout, n_blocks, panel, rows),
-            Format::Q5_1 => kernel::<N, 5, 0, true>(layout, n_blocks, panel, rows),
-            Format::Q8_0 => kernel::<N, 8, 128, false>(layout, n_blocks, panel, rows),
-        }
-    }
+    unsafe { for_format!(format, kernel::<N>(layout, n_blocks, panel, rows)) }
 }
 
 /// The kernel for codes of `BITS` bits with the given zero.

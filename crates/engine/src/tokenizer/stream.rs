@@ -1,8 +1,6 @@
 //! Turns tokens into text while they arrive.
 //!
-//! In: token ids, one at a time. Out: whole characters, each as soon as its last byte is there.
-
-use super::{TokenId, Tokenizer};
+//! In: tokens' bytes, one token at a time. Out: whole characters, each as soon as its last byte is there.
 
 /// Holds back the bytes of a character that is not whole yet.
 ///
@@ -16,15 +14,10 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// Takes the next token and returns the characters it completes.
+    /// Takes a token's bytes and returns the characters they complete.
     ///
-    /// Bytes that can no longer become a character come out as U+FFFD. A special token is no text.
-    pub fn push(&mut self, tokenizer: &Tokenizer, id: TokenId) -> &str {
-        self.push_bytes(tokenizer.token_bytes(id))
-    }
-
-    /// As [`push`](Self::push), with a token's bytes or a part of them.
-    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> &str {
+    /// Bytes that can no longer become a character come out as U+FFFD.
+    pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.text.clear();
         self.pending.extend_from_slice(bytes);
         let mut n_done = 0;
@@ -72,7 +65,7 @@ mod tests {
                 let mut decoder = StreamDecoder::default();
                 let mut text = String::new();
                 for chunk in bytes.chunks(step) {
-                    text.push_str(decoder.push_bytes(chunk));
+                    text.push_str(decoder.push(chunk));
                     assert!(decoder.pending.len() < 4);
                 }
                 text.push_str(&decoder.finish());
@@ -84,9 +77,9 @@ mod tests {
     #[test]
     fn a_character_comes_with_its_last_byte_and_not_before() {
         let mut decoder = StreamDecoder::default();
-        assert_eq!(decoder.push_bytes(b"a\xf0\x9f"), "a");
-        assert_eq!(decoder.push_bytes(b"\xa6"), "");
-        assert_eq!(decoder.push_bytes(b"\x80b"), "🦀b");
+        assert_eq!(decoder.push(b"a\xf0\x9f"), "a");
+        assert_eq!(decoder.push(b"\xa6"), "");
+        assert_eq!(decoder.push(b"\x80b"), "🦀b");
         assert_eq!(decoder.finish(), "");
     }
 }

@@ -205,8 +205,8 @@ fn tokens_stream_as_text() {
     let mut decoder = StreamDecoder::default();
     let mut streamed = String::new();
     for id in tokenizer.encode(text) {
-        streamed.push_str(decoder.push(&tokenizer, id));
-        assert_eq!(decoder.push(&tokenizer, TokenId(1)), "", "a special token is no text");
+        streamed.push_str(decoder.push(tokenizer.token_bytes(id)));
+        assert_eq!(decoder.push(tokenizer.token_bytes(TokenId(1))), "", "a special token is no text");
     }
     streamed.push_str(&decoder.finish());
     assert_eq!(streamed, text);
