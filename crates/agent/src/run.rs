@@ -178,27 +178,15 @@ pub fn run(
         let path = RepoPath::new(&files[candidate.file_idx].path)?;
         tried.n_tried += 1;
         events(Event::Trying { n_tried: tried.n_tried, path: path.as_str(), candidate: &candidate });
-        sandbox.write(&path, new_text.as_bytes())?;
-        let first = validator.run(&mut sandbox)?;
-        tried.n_timed_out += usize::from(first.timed_out);
-        if !first.is_pass() {
-            sandbox.restore(&path)?;
-            continue;
+        match validator.check(&mut sandbox, &path, &new_text, &mut || events(Event::Confirming))? {
+            Checked::Fails { timed_out } => tried.n_timed_out += usize::from(timed_out),
+            Checked::BasePassesToo => return Ok(Outcome::Flaky { before }),
+            Checked::Passes(after) => {
+                let draft = draft(&mut sandbox, options, path, &new_text, Evidence { before, after })?;
+                let proposal = proposal::create(repo, draft)?;
+                return Ok(Outcome::Proposed { proposal: Box::new(proposal), n_tried: tried.n_tried });
+            }
         }
-        // A test that passes now and then, or ever after its first run, has not been mended by anyone.
-        events(Event::Confirming);
-        sandbox.restore(&path)?;
-        if validator.run(&mut sandbox)?.is_pass() {
-            return Ok(Outcome::Flaky { before });
-        }
-        sandbox.write(&path, new_text.as_bytes())?;
-        let after = validator.run(&mut sandbox)?;
-        if after.is_pass() {
-            let draft = draft(&mut sandbox, options, path, &new_text, Evidence { before, after })?;
-            let proposal = proposal::create(repo, draft)?;
-            return Ok(Outcome::Proposed { proposal: Box::new(proposal), n_tried: tried.n_tried });
-        }
-        sandbox.restore(&path)?;
     }
     if cancel.is_cancelled() {
         Ok(Outcome::Cancelled)
@@ -216,7 +204,42 @@ struct Validator<'a> {
     cancel: &'a CancelToken,
 }
 
+/// What became of a candidate.
+enum Checked {
+    /// The test fails with it.
+    Fails { timed_out: bool },
+    /// The test passes with it, and without it.
+    BasePassesToo,
+    /// The test passes with it, twice, and fails without it.
+    Passes(TestOutcome),
+}
+
 impl Validator<'_> {
+    /// Tries one candidate; `confirming` is called once it has passed.
+    fn check(
+        &self,
+        sandbox: &mut Sandbox,
+        path: &RepoPath,
+        new_text: &str,
+        confirming: &mut dyn FnMut(),
+    ) -> Result<Checked, Error> {
+        sandbox.write(path, new_text.as_bytes())?;
+        let first = self.run(sandbox)?;
+        sandbox.restore(path)?;
+        if !first.is_pass() {
+            return Ok(Checked::Fails { timed_out: first.timed_out });
+        }
+        // A test that passes now and then, or ever after its first run, has not been mended by anyone.
+        confirming();
+        if self.run(sandbox)?.is_pass() {
+            return Ok(Checked::BasePassesToo);
+        }
+        sandbox.write(path, new_text.as_bytes())?;
+        let after = self.run(sandbox)?;
+        sandbox.restore(path)?;
+        Ok(if after.is_pass() { Checked::Passes(after) } else { Checked::Fails { timed_out: false } })
+    }
+
     fn run(&self, sandbox: &mut Sandbox) -> Result<TestOutcome, Error> {
         let left = self.options.deadline.saturating_duration_since(Instant::now());
         sandbox.run(&self.options.task.test_command, self.limit.min(left), self.cancel)

@@ -1,3 +1,5 @@
+//! Decisions carried out in real work trees, and everything that can stand in their way.
+
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Links, pipes and sockets where files should be.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;

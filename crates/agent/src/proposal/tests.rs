@@ -1,3 +1,5 @@
+//! Proposals as git keeps them, found, pruned and damaged.
+
 use std::fs;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Real repositories in every state.
+
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::{fs, time};

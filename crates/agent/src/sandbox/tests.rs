@@ -1,3 +1,5 @@
+//! Sandboxes of real repositories, and commands that try to leave them.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
 
 use engine::{CancelToken, Engine, Priority, Score, ScoreRequest, TokenId};
 
@@ -11,7 +10,6 @@ use super::words;
 use crate::candidate::Candidate;
 use crate::locate::SourceFile;
 use crate::mutate::{Kind, Mutation, is_known_word, mutations};
-use crate::syntax::{Language, Syntax};
 
 /// Alternatives asked of the model for each token.
 const N_ALTERNATIVES: usize = 20;
@@ -42,10 +40,8 @@ pub(super) fn edits(
     window: &mut Window,
     cancel: &CancelToken,
 ) -> Result<Vec<Candidate>, engine::Error> {
-    let language = Language::of(Path::new(&file.path));
-    let syntax = language.and_then(|language| Syntax::parse(language, &file.text));
-    let mut found =
-        syntax.as_ref().map(|syntax| mutations(syntax, &file.text, &window.function)).unwrap_or_default();
+    let syntax = window.syntax.as_ref();
+    let mut found = syntax.map(|syntax| mutations(syntax, &file.text, &window.function)).unwrap_or_default();
     found.extend(deletions(window));
     found.retain(|mutation| {
         line_of(window, &mutation.bytes).is_some() && is_between_characters(file, mutation)

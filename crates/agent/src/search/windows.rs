@@ -25,6 +25,8 @@ pub(super) struct Window {
     pub(super) tokens: Vec<TokenId>,
     /// Byte of the file at which each token begins, and the end: `[tokens.len() + 1]`.
     pub(super) offsets: Vec<usize>,
+    /// The file's syntax, if its language has a grammar.
+    pub(super) syntax: Option<Syntax>,
     pub(super) strings: Vec<Range<usize>>,
 }
 
@@ -91,6 +93,7 @@ impl Window {
             tokens,
             offsets,
             strings: syntax.as_ref().map(Syntax::strings).unwrap_or_default(),
+            syntax,
         })
     }
 }

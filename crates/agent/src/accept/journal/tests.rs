@@ -1,3 +1,5 @@
+//! Accepts killed at each point, and what the next call makes of them.
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 
