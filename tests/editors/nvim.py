@@ -219,6 +219,13 @@ def expect_on_disk(nvim, what, file, wanted):
         expect(what, file.read_bytes(), wanted)
 
 
+def accept_and_save(nvim, text):
+    """Presses Tab, which leaves the cursor in the last line of `text`, and writes the file."""
+    nvim.keys("Tab")
+    nvim.wait("Tab to accept", lambda: nvim.state()["line"] == text.split("\n")[-1], 10)
+    nvim.save()
+
+
 def types_and_accepts(nvim, file):
     nvim.type("Go")
     typed, shown = nvim.type_until_ghost(["    return a"], FIRST_S)
@@ -231,9 +238,7 @@ def types_and_accepts(nvim, file):
     if typed + first in escapes:
         raise Failure("ghost text looks like typed text")
     picture.draw(escapes, COLUMNS, ROWS, ROOT / "target/screenshots/nvim.png")
-    nvim.keys("Tab")
-    nvim.wait("Tab to accept", lambda: nvim.state()["line"] == (typed + ghost).split("\n")[-1], 10)
-    nvim.save()
+    accept_and_save(nvim, typed + ghost)
     expect_on_disk(nvim, "typed and accepted", file, f"{CODE}{typed}{ghost}\n".encode())
     return f"{typed!r} got {ghost!r}"
 
@@ -351,9 +356,7 @@ def no_newline_at_the_end(nvim, file):
     nvim.normal_mode()
     nvim.type("ddo")
     typed, ghost = has_ghost("after the last line went and came again")
-    nvim.keys("Tab")
-    nvim.wait("Tab to accept", lambda: nvim.state()["line"] == (typed + ghost).split("\n")[-1], 10)
-    nvim.save()
+    accept_and_save(nvim, typed + ghost)
     expect_on_disk(nvim, "no newline at the end", file, f"{CODE}{typed}{ghost}".encode())
     return f"{typed!r} got {ghost!r}"
 

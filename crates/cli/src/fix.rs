@@ -128,7 +128,7 @@ fn scratch() -> Result<PathBuf, Failure> {
 /// Says how the run ended, asks if somebody is there to answer, and returns the exit code.
 fn conclude(args: &FixArgs, repo: &Repo, dir: &Path, outcome: Outcome) -> Result<u8, Failure> {
     let mut stdout = std::io::stdout();
-    let status = match &outcome {
+    let (status, exit_code) = match &outcome {
         Outcome::Proposed { .. } => ("proposed", code::OK),
         Outcome::Passes(_) => ("passes", code::NO_FIX),
         Outcome::Flaky { .. } => ("flaky", code::NO_FIX),
@@ -137,22 +137,8 @@ fn conclude(args: &FixArgs, repo: &Repo, dir: &Path, outcome: Outcome) -> Result
         Outcome::Cancelled => ("cancelled", code::INTERRUPTED),
     };
     if args.json {
-        let mut line = json!({"event": "run.completed", "status": status.0, "exit_code": status.1});
-        match &outcome {
-            Outcome::Proposed { proposal, n_tried } => {
-                line["proposal"] = proposal.to_json();
-                line["n_tried"] = json!(n_tried);
-            }
-            Outcome::NoFix { tried, before } | Outcome::BudgetSpent { tried, before } => {
-                line["n_tried"] = json!(tried.n_tried);
-                line["n_timed_out"] = json!(tried.n_timed_out);
-                line["before"] = json!(before);
-            }
-            Outcome::Flaky { before } => line["before"] = json!(before),
-            Outcome::Passes(_) | Outcome::Cancelled => {}
-        }
-        writeln!(stdout, "{line}")?;
-        return Ok(status.1);
+        writeln!(stdout, "{}", completed(&outcome, status, exit_code))?;
+        return Ok(exit_code);
     }
     match outcome {
         Outcome::Proposed { proposal, n_tried } => {
@@ -189,7 +175,26 @@ fn conclude(args: &FixArgs, repo: &Repo, dir: &Path, outcome: Outcome) -> Result
         }
         Outcome::Cancelled => say!("Cancelled."),
     }
-    Ok(status.1)
+    Ok(exit_code)
+}
+
+/// Returns the last JSON line of a run.
+fn completed(outcome: &Outcome, status: &str, exit_code: u8) -> Value {
+    let mut line = json!({"event": "run.completed", "status": status, "exit_code": exit_code});
+    match outcome {
+        Outcome::Proposed { proposal, n_tried } => {
+            line["proposal"] = proposal.to_json();
+            line["n_tried"] = json!(n_tried);
+        }
+        Outcome::NoFix { tried, before } | Outcome::BudgetSpent { tried, before } => {
+            line["n_tried"] = json!(tried.n_tried);
+            line["n_timed_out"] = json!(tried.n_timed_out);
+            line["before"] = json!(before);
+        }
+        Outcome::Flaky { before } => line["before"] = json!(before),
+        Outcome::Passes(_) | Outcome::Cancelled => {}
+    }
+    line
 }
 
 fn none_passed(tried: Tried) -> String {

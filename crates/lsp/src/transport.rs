@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, mpsc};
@@ -88,8 +88,34 @@ where
         }
     });
 
+    let end = read_all(input, &mut service, &mut theirs, &outgoing, &gone, on_lost).await;
+
+    on_end();
+    asking.abort();
+    drop(outgoing);
+    // The writer ends by itself when the last answer is out. An editor that does not read must not keep us alive.
+    if tokio::time::timeout(LAST_WORDS, &mut writer).await.is_err() {
+        tracing::warn!("the editor does not read the last answers");
+        writer.abort();
+    }
+    end
+}
+
+/// Hands every message on in the order of arrival, until the input ends or `gone` says that the editor has.
+async fn read_all<S>(
+    input: impl AsyncRead + Unpin,
+    service: &mut S,
+    theirs: &mut (impl Sink<Response> + Unpin),
+    outgoing: &mpsc::Sender<Outgoing>,
+    gone: &Notify,
+    on_lost: impl Fn(String),
+) -> InputEnd
+where
+    S: Service<Request, Response = Option<Response>, Error = ExitedError>,
+    S::Future: Send + 'static,
+{
     let mut input = BufReader::new(input);
-    let end = loop {
+    loop {
         let message = tokio::select! {
             biased;
             () = gone.notified() => break InputEnd::Gone,
@@ -126,17 +152,7 @@ where
                 break InputEnd::Garbled;
             }
         }
-    };
-
-    on_end();
-    asking.abort();
-    drop(outgoing);
-    // The writer ends by itself when the last answer is out. An editor that does not read must not keep us alive.
-    if tokio::time::timeout(LAST_WORDS, &mut writer).await.is_err() {
-        tracing::warn!("the editor does not read the last answers");
-        writer.abort();
     }
-    end
 }
 
 /// Waits for a message's answer and sends it; a panic costs this message only.
