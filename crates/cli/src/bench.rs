@@ -3,6 +3,7 @@
 //! In: a model, token counts, depths. Out: medians in tokens per second on stdout, or every run as JSON or CSV.
 
 use std::io::Write as _;
+use std::num::NonZero;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -31,6 +32,9 @@ pub(crate) struct BenchArgs {
     /// Runs of each measurement, after one that does not count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     repeat: u16,
+    /// Threads that compute; one for each core if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -56,7 +60,8 @@ struct Measured {
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     let deepest = args.depth.iter().max().copied().unwrap_or(0);
-    let mut bench = Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows))?;
+    let mut bench =
+        Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows), args.threads)?;
     let mut all = Vec::new();
     for &depth in &args.depth {
         let mut measure =

@@ -4,6 +4,7 @@
 //! Never: loads anything but the model; asserts a time.
 //! Thread: the caller's, and the threads a step borrows.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,24 +23,20 @@ pub struct Bench {
     spec: ModelSpec,
     sequence: Sequence,
     logits: Logits,
-    pool: rayon::ThreadPool,
 }
 
 impl Bench {
-    /// Loads a model with room for `n_max_tokens` positions.
+    /// Loads a model with room for `n_max_tokens` positions, run by `n_threads` threads or one for each core.
     ///
     /// # Errors
     /// As [`Engine::load`](crate::Engine::load).
-    pub fn load(path: &Path, n_max_tokens: usize) -> Result<Self, Error> {
+    pub fn load(path: &Path, n_max_tokens: usize, n_threads: Option<NonZero<usize>>) -> Result<Self, Error> {
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
-        let backend = CpuBackend::load(&gguf, &spec, &mut |_| {})?;
+        let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;
         // One position more for each block that is only begun.
         let kv = KvPool::new(&spec, n_max_tokens + crate::BLOCK_TOKENS);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .build()
-            .map_err(|error| Error::Io { path: path.to_owned(), source: std::io::Error::other(error) })?;
-        Ok(Self { backend, kv, spec, sequence: Sequence::default(), logits: Logits::default(), pool })
+        Ok(Self { backend, kv, spec, sequence: Sequence::default(), logits: Logits::default() })
     }
 
     /// Times the prefill of `n_tokens` tokens behind `depth` others, with logits for the last one.
@@ -101,9 +98,8 @@ impl Bench {
         let wanted: Vec<usize> = (n_rows - n_logits..n_rows).collect();
         let span = RowSpan { blocks: self.sequence.blocks(), start, n_tokens: n_rows };
         let batch = StepBatch { tokens: &tokens, spans: &[span], logits: &wanted };
-        // From a thread of the pool, as the engine does: from outside every operation would wake it.
-        let Self { backend, kv, logits, pool, .. } = self;
-        pool.install(|| backend.forward(&batch, kv, logits, &StepControl { should_stop: &|| false }))?;
+        let control = StepControl { should_stop: &|| false };
+        self.backend.forward(&batch, &mut self.kv, &mut self.logits, &control)?;
         self.sequence.commit(&tokens);
         Ok(())
     }

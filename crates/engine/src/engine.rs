@@ -57,7 +57,7 @@ impl Engine {
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
-        let backend = CpuBackend::load(&gguf, &spec, progress)?;
+        let backend = CpuBackend::load(&gguf, &spec, None, progress)?;
         drop(gguf);
 
         let n_ctx = options.n_ctx.unwrap_or(DEFAULT_N_CTX).min(spec.n_ctx);
@@ -74,15 +74,10 @@ impl Engine {
         };
         let (inbox, jobs) = crossbeam_channel::unbounded();
         let thread_spec = spec.clone();
-        let starting = |source: std::io::Error| Error::Io { path: path.to_owned(), source };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .thread_name(|idx| format!("engine pool {idx}"))
-            .build()
-            .map_err(|error| starting(std::io::Error::other(error)))?;
         std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &jobs, &pool))
-            .map_err(starting)?;
+            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &jobs))
+            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         tracing::info!(
             architecture = spec.architecture,
             n_layers = spec.n_layers,

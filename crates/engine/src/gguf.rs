@@ -89,6 +89,13 @@ impl Gguf {
         Ok(Self { path, bytes, header })
     }
 
+    /// Says that `data`, of a tensor of this file, is not needed soon.
+    pub(crate) fn forget(&self, data: &[u8]) {
+        if let Bytes::Mapped(mmap) = &self.bytes {
+            mmap.forget(data);
+        }
+    }
+
     /// Returns the path the file was opened from.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,67 +1,78 @@
-//! Products of quantised weights with quantised activations.
+//! Products of a model's weights with activations.
 //!
 //! In: weights repacked into [`Panels`], activations as [`Activations`]. Out: `f32` sums.
 //! Never: depends on how many rows are computed together, on threads, or on the instruction set: every sum is added
 //! up in the same order with the same roundings, so results are equal bit by bit (I-7, I-11).
-//! Thread: any; the work is shared with rayon's. The instruction set is chosen once, at run time.
+//! Thread: any; the work is shared by a [`Pool`]. The instruction set is chosen once, at run time.
 //!
 //! A panel is 16 weight rows, interleaved so that one 64-byte load holds four weights of each: each 32-bit lane then
-//! adds up one output, and nothing is ever summed across lanes. The blocks of 32 are those of ggml; the formats with
-//! blocks of 256 still go through candle (issue 3).
+//! adds up one output, and nothing is ever summed across lanes. What a format is, only `format` and `panels` know: a
+//! variant multiplies blocks of bytes with scales and mins. [`scalar`] says what it must compute.
 
-/// Calls a kernel that is generic over rows, a code's bits, the code of zero, and whether blocks have a min.
-#[cfg(target_arch = "x86_64")]
+/// Evaluates an expression that is generic over a format's place in [`Format::QUANTISED`] and its scales in a block.
 macro_rules! for_format {
-    ($format:expr, $kernel:ident::<$n:ident>($($arg:expr),*)) => {
-        for_format!(@match $format, $kernel, $n, ($($arg),*), Q4_0 Q4_1 Q5_0 Q5_1 Q8_0)
-    };
-    (@match $format:expr, $kernel:ident, $n:ident, $args:tt, $($name:ident)*) => {
+    ($format:expr, |$idx:ident, $n_scales:ident| $value:expr) => {
         match $format {
-            $(Format::$name => for_format!(@call $kernel, $n, $name, $args),)*
+            Format::Q4_0 => for_format!(@arm 0, 1, $idx, $n_scales, $value),
+            Format::Q4_1 => for_format!(@arm 1, 1, $idx, $n_scales, $value),
+            Format::Q5_0 => for_format!(@arm 2, 1, $idx, $n_scales, $value),
+            Format::Q5_1 => for_format!(@arm 3, 1, $idx, $n_scales, $value),
+            Format::Q8_0 => for_format!(@arm 4, 1, $idx, $n_scales, $value),
+            Format::Q4K => for_format!(@arm 5, 1, $idx, $n_scales, $value),
+            Format::Q5K => for_format!(@arm 6, 1, $idx, $n_scales, $value),
+            Format::Q6K => for_format!(@arm 7, 2, $idx, $n_scales, $value),
+            Format::F16 | Format::BF16 | Format::F32 => unreachable!("numbers have no codes"),
         }
     };
-    (@call $kernel:ident, $n:ident, $name:ident, ($($arg:expr),*)) => {
-        $kernel::<
-            $n,
-            { Format::$name.n_bits() },
-            { Format::$name.zero() },
-            { Format::$name.has_min() },
-        >($($arg),*)
-    };
+    (@arm $at:literal, $n:literal, $idx:ident, $n_scales:ident, $value:expr) => {{
+        const $idx: usize = $at;
+        const $n_scales: usize = $n;
+        const { assert!(Format::QUANTISED[$idx].n_scales() == $n_scales) };
+        $value
+    }};
 }
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod buffer;
+mod float;
 mod format;
+mod isa;
+pub(crate) mod lanes;
 mod panels;
+mod pool;
 mod scalar;
 
-use std::sync::OnceLock;
+use std::cell::RefCell;
+use std::ops::Range;
 
-use rayon::prelude::*;
-
-pub(crate) use activations::Activations;
-use activations::{COARSE, Row};
+use activations::Rows;
+pub(crate) use activations::{Activations, GroupMut, N_GROUPED};
+pub(crate) use buffer::Buffer;
 pub(crate) use format::Format;
-#[cfg(target_arch = "x86_64")]
-use panels::Layout;
-pub(crate) use panels::Panels;
+pub(crate) use isa::{Isa, isa, vectorised};
+pub(crate) use lanes::{Lanes, N_LANES, ROUNDER};
+use panels::Block;
+pub(crate) use panels::{Packer, Panels};
+pub(crate) use pool::Pool;
 
-/// Weights in a block: ggml's `QK4_0` to `QK8_0`.
+/// Weights in a block: ggml's `QK4_0` to `QK8_0`, an eighth of its `QK_K`.
 pub(crate) const BLOCK: usize = 32;
 /// Weight rows in a panel.
 pub(crate) const PANEL: usize = 16;
-/// Rows of activations that share one read of a panel.
-const N_TOGETHER: usize = 8;
-/// Most rows for which a panel comes from memory, and not from a cache where an earlier group of rows left it.
-#[cfg(target_arch = "x86_64")]
-const N_PREFETCHED: usize = 4;
-/// How far ahead it is fetched, past the panel's end into the next; 1.2 times the decoding speed.
-#[cfg(target_arch = "x86_64")]
-const PREFETCH_AHEAD: usize = 2048;
+/// Most rows for which a panel's blocks are multiplied as they are unpacked, and not written down first.
+const N_DIRECT: usize = 8;
+/// Rows that all panels of a task meet before the next ones: few enough for a core's own cache, many enough that
+/// unpacking the panels again for each of them does not count.
+const N_CACHED: usize = 128;
+/// How far ahead weights are fetched, past the panel's end into the next, to the second cache: it waits for more lines
+/// at once than the first, and decoding is 1.3 times as fast as with 2 KiB to the first.
+const PREFETCH_AHEAD: usize = 8192;
 /// Tasks for each thread, so that one that is held up is helped out.
 const TASKS_PER_THREAD: usize = 4;
 /// Fewest multiplications worth a second thread.
@@ -70,70 +81,19 @@ const PARALLEL_WORK: usize = 1 << 16;
 /// Sums of one panel: `[row of activations][row of the panel]`.
 type Sums<const N: usize> = [[f32; PANEL]; N];
 
-/// Returns the blocks of a panel, after making sure that it and the rows are as long as a kernel will read.
-///
-/// # Panics
-/// If they are not.
+/// Fetches the bytes that a panel's block comes to after [`PREFETCH_AHEAD`].
 #[cfg(target_arch = "x86_64")]
-fn n_checked_blocks(layout: Layout, panel: &[u8], rows: &[Row<'_>]) -> usize {
-    let n_blocks = panel.len() / layout.n_bytes;
-    assert_eq!(panel.len(), n_blocks * layout.n_bytes);
-    for row in rows {
-        assert!(row.quants.len() == n_blocks * 2 * BLOCK && row.blocks.len() == n_blocks);
-    }
-    n_blocks
-}
-
-/// An instruction set with kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Isa {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
-}
-
-impl Isa {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => "avx512-vnni",
+#[inline(always)]
+fn prefetch<const F: usize>(panel: &[u8], block_idx: usize) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    for offset in panels::line_offsets::<F>(block_idx) {
+        let at = panel.as_ptr().wrapping_add(offset + PREFETCH_AHEAD);
+        #[expect(unsafe_code, reason = "a hint about an address that is never read")]
+        // SAFETY: fetching what is not there does nothing.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
         }
     }
-}
-
-/// Returns the best instruction set of this machine, or the one that `TANDEM_ISA` names.
-fn isa() -> Isa {
-    static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| {
-        let available = available();
-        let wanted = std::env::var("TANDEM_ISA").ok();
-        let named = wanted.as_ref().and_then(|wanted| available.iter().find(|isa| isa.name() == wanted));
-        if let (Some(wanted), None) = (&wanted, named) {
-            tracing::warn!(wanted, ?available, "TANDEM_ISA names none of this machine's instruction sets");
-        }
-        named.or(available.last()).copied().unwrap_or(Isa::Scalar)
-    })
-}
-
-/// Returns the instruction sets this machine has, the best last.
-fn available() -> Vec<Isa> {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86 adds to it so far"))]
-    let mut available = vec![Isa::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if avx2::is_here() {
-            available.push(Isa::Avx2);
-        }
-        if avx512::is_here() {
-            available.push(Isa::Avx512Vnni);
-        }
-    }
-    available
 }
 
 /// One of the products that share their activations.
@@ -148,11 +108,11 @@ pub(crate) struct Product<'a> {
 ///
 /// # Panics
 /// If a product's shapes do not fit `x: [n_rows, n_in]`.
-pub(crate) fn multiply(x: &Activations, products: &mut [Product<'_>]) {
-    multiply_with(isa(), x, products);
+pub(crate) fn multiply(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
+    multiply_with(isa(), pool, x, products);
 }
 
-fn multiply_with(isa: Isa, x: &Activations, products: &mut [Product<'_>]) {
+fn multiply_with(isa: Isa, pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
     let mut targets = Vec::with_capacity(products.len());
     let mut n_panels = 0;
     let mut work = 0;
@@ -164,7 +124,7 @@ fn multiply_with(isa: Isa, x: &Activations, products: &mut [Product<'_>]) {
         work += y.len() * weights.n_blocks() * BLOCK;
         targets.push(Target { weights, y: y.as_mut_ptr() });
     }
-    let n_tasks = if work < PARALLEL_WORK { 1 } else { rayon::current_num_threads() * TASKS_PER_THREAD };
+    let n_tasks = if work < PARALLEL_WORK { 1 } else { pool.n_threads() * TASKS_PER_THREAD };
     let panels_per_task = n_panels.div_ceil(n_tasks).max(1);
     let mut tasks = Vec::with_capacity(n_tasks + targets.len());
     for target in &targets {
@@ -172,15 +132,21 @@ fn multiply_with(isa: Isa, x: &Activations, products: &mut [Product<'_>]) {
         let starts = (0..n).step_by(panels_per_task);
         tasks.extend(starts.map(|start| (target, start..(start + panels_per_task).min(n))));
     }
-    let run = |(target, panels): &(&Target<'_>, std::ops::Range<usize>)| {
-        for panel_idx in panels.clone() {
-            target.compute(isa, x, panel_idx);
+    let run = |task_idx: usize| {
+        let (target, panels) = &tasks[task_idx];
+        for first in (0..x.n_rows()).step_by(N_CACHED) {
+            let rows = first..(first + N_CACHED).min(x.n_rows());
+            for panel_idx in panels.clone() {
+                target.compute(isa, x, rows.clone(), panel_idx);
+            }
         }
+        #[cfg(target_arch = "x86_64")]
+        amx::release();
     };
     if n_tasks == 1 {
-        tasks.iter().for_each(run);
+        (0..tasks.len()).for_each(run);
     } else {
-        tasks.par_iter().for_each(run);
+        pool.run(tasks.len(), &run);
     }
 }
 
@@ -195,44 +161,241 @@ struct Target<'a> {
 #[expect(unsafe_code, reason = "the columns of a row-major result cannot be lent out one by one")]
 unsafe impl Sync for Target<'_> {}
 
+thread_local! {
+    /// A panel's blocks, unpacked.
+    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Target<'_> {
     /// Computes one panel's outputs for all rows of activations.
-    fn compute(&self, isa: Isa, x: &Activations, panel_idx: usize) {
-        let mut row_idx = 0;
-        while row_idx < x.n_rows() {
-            let n = match x.n_rows() - row_idx {
-                1 => self.rows::<1>(isa, x, panel_idx, row_idx),
-                2 | 3 => self.rows::<2>(isa, x, panel_idx, row_idx),
-                4..N_TOGETHER => self.rows::<4>(isa, x, panel_idx, row_idx),
-                _ => self.rows::<N_TOGETHER>(isa, x, panel_idx, row_idx),
-            };
-            row_idx += n;
+    fn compute(&self, isa: Isa, x: &Activations, rows: Range<usize>, panel_idx: usize) {
+        let (format, panel) = (self.weights.format(), self.weights.panel(panel_idx));
+        if format.is_float() {
+            let mut first = rows.start;
+            while first < rows.end {
+                first += match rows.end - first {
+                    1 => self.write(
+                        x,
+                        panel_idx,
+                        first,
+                        &float::panel::<1>(format, panel, x.rows(first, 1, 1)),
+                    ),
+                    2 | 3 => self.write(
+                        x,
+                        panel_idx,
+                        first,
+                        &float::panel::<2>(format, panel, x.rows(first, 2, 1)),
+                    ),
+                    _ => self.write(
+                        x,
+                        panel_idx,
+                        first,
+                        &float::panel::<4>(format, panel, x.rows(first, 4, 1)),
+                    ),
+                };
+            }
+        } else {
+            for_format!(format, |F, S| compute_codes::<F, S>(self, isa, x, rows, panel_idx));
         }
     }
 
-    fn rows<const N: usize>(&self, isa: Isa, x: &Activations, panel_idx: usize, row_idx: usize) -> usize {
-        let rows: [Row<'_>; N] = std::array::from_fn(|idx| x.row(row_idx + idx));
-        let (format, panel) = (self.weights.format(), self.weights.panel(panel_idx));
-        let sums = match isa {
-            Isa::Scalar => scalar::panel(format, panel, &rows),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::panel(format, panel, &rows),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::panel(format, panel, &rows),
-        };
-        let n_out = self.weights.n_out();
-        let first = panel_idx * PANEL;
-        let n_valid = PANEL.min(n_out - first);
-        for (idx, sums) in sums.iter().enumerate() {
-            #[expect(unsafe_code, reason = "see `Sync` above")]
-            // SAFETY: `row_idx + idx` is a row of `x` and `first + n_valid` at most `n_out`, so this lies in the
-            // `n_rows · n_out` floats of `y`, and no other panel writes these columns.
+    /// Fetches the lines that the sums of rows will be written to: each is a row's, far from the next,
+    /// and writes that miss would hold up everything written after them.
+    fn fetch(&self, panel_idx: usize, rows: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        for row_idx in rows {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let at = self.y.wrapping_add(row_idx * self.weights.n_out() + panel_idx * PANEL);
+            #[expect(unsafe_code, reason = "a hint about an address that is not read here")]
+            // SAFETY: fetching what is not there does nothing.
             unsafe {
-                let y = self.y.add((row_idx + idx) * n_out + first);
-                std::ptr::copy_nonoverlapping(sums.as_ptr(), y, n_valid);
+                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
             }
         }
-        N
+    }
+
+    /// Writes the sums of rows from `first` on; returns how many they are.
+    fn write(&self, x: &Activations, panel_idx: usize, first: usize, sums: &[[f32; PANEL]]) -> usize {
+        let n_out = self.weights.n_out();
+        let first_out = panel_idx * PANEL;
+        let n_valid = PANEL.min(n_out - first_out);
+        assert!(first + sums.len() <= x.n_rows());
+        for (idx, sums) in sums.iter().enumerate() {
+            #[expect(unsafe_code, reason = "see `Sync` above")]
+            // SAFETY: `first + idx` is a row of `x` and `first_out + n_valid` at most `n_out`, so this lies in the
+            // `n_rows · n_out` floats of `y`, and no other panel writes these columns.
+            unsafe {
+                let y = self.y.add((first + idx) * n_out + first_out);
+                if n_valid == PANEL {
+                    y.cast::<[f32; PANEL]>().write_unaligned(*sums);
+                } else {
+                    std::ptr::copy_nonoverlapping(sums.as_ptr(), y, n_valid);
+                }
+            }
+        }
+        sums.len()
+    }
+}
+
+fn compute_codes<const F: usize, const S: usize>(
+    target: &Target<'_>,
+    isa: Isa,
+    x: &Activations,
+    rows: Range<usize>,
+    panel_idx: usize,
+) {
+    let first = rows.start;
+    if rows.len() <= N_DIRECT {
+        match rows.len() {
+            1 => packed_rows::<F, S, 1>(target, isa, x, first, panel_idx),
+            2 => packed_rows::<F, S, 2>(target, isa, x, first, panel_idx),
+            3 => packed_rows::<F, S, 3>(target, isa, x, first, panel_idx),
+            4 => packed_rows::<F, S, 4>(target, isa, x, first, panel_idx),
+            5 => packed_rows::<F, S, 5>(target, isa, x, first, panel_idx),
+            6 => packed_rows::<F, S, 6>(target, isa, x, first, panel_idx),
+            7 => packed_rows::<F, S, 7>(target, isa, x, first, panel_idx),
+            _ => packed_rows::<F, S, 8>(target, isa, x, first, panel_idx),
+        };
+        return;
+    }
+    BLOCKS.with_borrow_mut(|blocks| {
+        blocks.resize(x.n_blocks(), Block::EMPTY);
+        unpack_all::<F, S>(isa, target.weights.panel(panel_idx), blocks);
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::AmxInt8 {
+            for first in rows.clone().step_by(N_GROUPED) {
+                let n = N_GROUPED.min(rows.end - first);
+                target.fetch(panel_idx, first..first + n);
+                let rows = x.rows(first, n, S);
+                check::<S>(rows, n);
+                #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+                // SAFETY: `isa` is one that the processor has, the rows were checked right above.
+                let sums = unsafe { amx::unpacked::<S>(blocks, rows, n) };
+                target.write(x, panel_idx, first, &sums[..n]);
+            }
+            return;
+        }
+        let mut first = rows.start;
+        while first < rows.end {
+            first += match rows.end - first {
+                1 => unpacked_rows::<F, S, 1>(target, isa, x, first, panel_idx, blocks),
+                2 | 3 => unpacked_rows::<F, S, 2>(target, isa, x, first, panel_idx, blocks),
+                4..8 => unpacked_rows::<F, S, 4>(target, isa, x, first, panel_idx, blocks),
+                _ => unpacked_rows::<F, S, 8>(target, isa, x, first, panel_idx, blocks),
+            };
+        }
+    });
+}
+
+fn packed_rows<const F: usize, const S: usize, const N: usize>(
+    target: &Target<'_>,
+    isa: Isa,
+    x: &Activations,
+    first: usize,
+    panel_idx: usize,
+) {
+    let panel = target.weights.panel(panel_idx);
+    target.write(x, panel_idx, first, &packed::<F, S, N>(isa, panel, x.rows(first, N, S)));
+}
+
+fn unpacked_rows<const F: usize, const S: usize, const N: usize>(
+    target: &Target<'_>,
+    isa: Isa,
+    x: &Activations,
+    first: usize,
+    panel_idx: usize,
+    blocks: &[Block],
+) -> usize {
+    target.fetch(panel_idx, first..first + N);
+    target.write(x, panel_idx, first, &unpacked::<F, S, N>(isa, blocks, x.rows(first, N, S)))
+}
+
+/// Makes sure that `rows` has what a kernel will read of `n_rows` rows.
+///
+/// # Panics
+/// If not.
+fn check<const S: usize>(rows: Rows<'_>, n_rows: usize) {
+    assert!(n_rows <= rows.stride);
+    let n = (rows.n_blocks * rows.stride).saturating_sub(rows.stride - n_rows);
+    assert!(
+        rows.quants.len() >= n
+            && rows.scales.len() >= n
+            && rows.n_sums.len() >= n
+            && rows.sums.len() >= n * S
+    );
+}
+
+/// Returns the sums of a packed panel for `N` rows.
+fn packed<const F: usize, const S: usize, const N: usize>(isa: Isa, panel: &[u8], rows: Rows<'_>) -> Sums<N> {
+    check::<S>(rows, N);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: `isa` is one that the processor has, the rows were checked right above.
+        Isa::Avx512Vnni | Isa::AmxInt8 => unsafe { avx512::packed::<F, S, N>(panel, rows) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::AvxVnni => unsafe { avx2::avx_vnni::packed::<F, S, N>(panel, rows) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { avx2::avx2::packed::<F, S, N>(panel, rows) },
+        _ => {
+            let (mut sums, mut block) = ([[0.0; PANEL]; N], Block::EMPTY);
+            for block_idx in 0..rows.n_blocks {
+                panels::unpack::<F, S>(panel, block_idx, &mut block);
+                scalar::add_block::<N, S>(&block, rows, block_idx, &mut sums);
+            }
+            sums
+        }
+    }
+}
+
+/// Returns the sums of a panel's blocks for `N` rows.
+fn unpacked<const F: usize, const S: usize, const N: usize>(
+    isa: Isa,
+    blocks: &[Block],
+    rows: Rows<'_>,
+) -> Sums<N> {
+    check::<S>(rows, N);
+    assert_eq!(blocks.len(), rows.n_blocks);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: `isa` is one that the processor has, the rows were checked right above.
+        Isa::Avx512Vnni | Isa::AmxInt8 => unsafe { avx512::unpacked::<S, N>(blocks, rows) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::AvxVnni => unsafe { avx2::avx_vnni::unpacked::<F, S, N>(blocks, rows) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { avx2::avx2::unpacked::<F, S, N>(blocks, rows) },
+        _ => {
+            let mut sums = [[0.0; PANEL]; N];
+            for (block_idx, block) in blocks.iter().enumerate() {
+                scalar::add_block::<N, S>(block, rows, block_idx, &mut sums);
+            }
+            sums
+        }
+    }
+}
+
+fn unpack_all<const F: usize, const S: usize>(isa: Isa, panel: &[u8], blocks: &mut [Block]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: `isa` is one that the processor has.
+        Isa::Avx512Vnni | Isa::AmxInt8 => unsafe { avx512::unpack_all::<F, S>(panel, blocks) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::unpack_all::<F, S>(panel, blocks) },
+        _ => {
+            (blocks.iter_mut().enumerate()).for_each(|(idx, block)| panels::unpack::<F, S>(panel, idx, block))
+        }
     }
 }
 

@@ -12,13 +12,7 @@ use crate::retained::Retained;
 use crate::{Error, KvPool, ModelSpec};
 
 /// Steps jobs until every [`Engine`](crate::Engine) handle is gone.
-pub(crate) fn run(
-    mut parts: Parts,
-    spec: &ModelSpec,
-    n_kv_tokens: usize,
-    inbox: &Receiver<Box<dyn Job>>,
-    pool: &rayon::ThreadPool,
-) {
+pub(crate) fn run(mut parts: Parts, spec: &ModelSpec, n_kv_tokens: usize, inbox: &Receiver<Box<dyn Job>>) {
     let mut jobs: Vec<Box<dyn Job>> = Vec::new();
     loop {
         if jobs.is_empty() {
@@ -32,7 +26,7 @@ pub(crate) fn run(
         let Some(idx) = (0..jobs.len()).min_by_key(|&idx| (jobs[idx].priority(), idx)) else {
             continue;
         };
-        match catch_unwind(AssertUnwindSafe(|| pool.install(|| jobs[idx].step(&mut parts)))) {
+        match catch_unwind(AssertUnwindSafe(|| jobs[idx].step(&mut parts))) {
             Ok(Progress::More) => {}
             Ok(Progress::Done) => drop(jobs.remove(idx)),
             Err(_) => {

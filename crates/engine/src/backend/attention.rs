@@ -5,9 +5,9 @@
 //! (I-7).
 
 use half::f16;
-use rayon::prelude::*;
 
 use super::float::softmax;
+use crate::kernel::{Lanes, N_LANES, Pool, vectorised};
 use crate::{BLOCK_TOKENS, BlockId, KvPool, ModelSpec, RowSpan};
 
 /// Query rows × positions from which the key-value heads are spread over threads.
@@ -18,7 +18,7 @@ const PARALLEL_WORK: usize = 8_192;
 /// Queries that share one read of a block from memory.
 const N_QUERIES: usize = 64;
 /// Queries whose sums are kept in registers together.
-const N_TOGETHER: usize = 4;
+const N_TOGETHER: usize = 8;
 
 /// One head's query in one row, and where its answer goes.
 struct Query<'a> {
@@ -32,6 +32,7 @@ struct Query<'a> {
 ///
 /// `q, out: [n_tokens, n_heads, head_dim] f32`; row r sits at position `span.start + r` and sees positions up to it.
 pub(super) fn attend(
+    pool: &Pool,
     spec: &ModelSpec,
     kv: &KvPool,
     layer_idx: usize,
@@ -41,7 +42,7 @@ pub(super) fn attend(
 ) {
     let (dim, n_group) = (spec.head_dim, spec.n_heads / spec.n_kv_heads);
     let n_positions = span.start + span.n_tokens;
-    let n_shares = if span.n_tokens * n_positions < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
+    let n_shares = if span.n_tokens * n_positions < PARALLEL_WORK { 1 } else { pool.n_threads() };
     // Each key-value head's rows are dealt out in turn, so that the long ones at the end are shared evenly.
     let mut shares: Vec<(usize, Vec<Query<'_>>)> = Vec::new();
     shares.resize_with(spec.n_kv_heads * n_shares, Default::default);
@@ -55,13 +56,13 @@ pub(super) fn attend(
         let cache = Cache { kv, layer_idx, blocks: span.blocks, kv_head_idx };
         let mut buffers = Buffers::default();
         for queries in queries.chunks_mut(N_QUERIES) {
-            cache.answer(queries, &mut buffers);
+            answer(&cache, queries, &mut buffers);
         }
     };
     if span.n_tokens * n_positions < PARALLEL_FROM {
         shares.into_iter().for_each(run);
     } else {
-        shares.into_par_iter().for_each(run);
+        pool.for_each(shares, run);
     }
 }
 
@@ -76,8 +77,6 @@ struct Cache<'a> {
 /// What is needed for some queries, kept for the next.
 #[derive(Default)]
 struct Buffers {
-    /// A block's keys or values.
-    block: Vec<f32>,
     /// `[n_queries, n_positions]`.
     weights: Vec<f32>,
     /// `[n_queries, head_dim]`.
@@ -86,46 +85,47 @@ struct Buffers {
     sums: Vec<f32>,
 }
 
-/// Calls a function generic over how many queries it takes together, 4 or fewer.
+/// Calls a function generic over how many queries it takes together, 8 or fewer.
 macro_rules! for_each_group {
-    ($n_queries:expr, $function:ident($($arg:expr),*)) => {
-        for first in (0..$n_queries).step_by(N_TOGETHER) {
-            match $n_queries - first {
-                1 => $function::<1>(first, $($arg),*),
-                2 => $function::<2>(first, $($arg),*),
-                3 => $function::<3>(first, $($arg),*),
-                _ => $function::<N_TOGETHER>(first, $($arg),*),
-            }
+    ($n_queries:expr, $function:ident::<$lanes:ident>($($arg:expr),*)) => {
+        let mut first = 0;
+        while first < $n_queries {
+            first += match $n_queries - first {
+                1 => $function::<$lanes, 1>(first, $($arg),*),
+                2 => $function::<$lanes, 2>(first, $($arg),*),
+                3 => $function::<$lanes, 3>(first, $($arg),*),
+                4..N_TOGETHER => $function::<$lanes, 4>(first, $($arg),*),
+                _ => $function::<$lanes, N_TOGETHER>(first, $($arg),*),
+            };
         }
     };
 }
 
-impl Cache<'_> {
+vectorised! {
     /// Answers up to [`N_QUERIES`] queries, whose rows ascend.
-    fn answer(&self, queries: &mut [Query<'_>], buffers: &mut Buffers) {
+    fn answer<L>(cache: &Cache<'_>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
         let Some(last) = queries.last() else { return };
         let dim = last.q.len();
-        let blocks = &self.blocks[..last.n_seen.div_ceil(BLOCK_TOKENS)];
+        let blocks = &cache.blocks[..last.n_seen.div_ceil(BLOCK_TOKENS)];
         let n_positions = blocks.len() * BLOCK_TOKENS;
-        let Buffers { block, weights, means, sums } = buffers;
-        block.resize(BLOCK_TOKENS * dim, 0.0);
+        let Buffers { weights, means, sums } = buffers;
         weights.resize(queries.len() * n_positions, 0.0);
         means.clear();
         means.resize(queries.len() * dim, 0.0);
         sums.clear();
 
         for (block_idx, &id) in blocks.iter().enumerate() {
-            widen(self.kv.keys(self.layer_idx, id, self.kv_head_idx), block);
-            for_each_group!(queries.len(), score(queries, block, block_idx, n_positions, weights));
+            let keys = cache.kv.keys(cache.layer_idx, id, cache.kv_head_idx);
+            for_each_group!(queries.len(), score::<L>(queries, keys, block_idx, n_positions, weights));
         }
         for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(n_positions)) {
             let (seen, unseen) = weights.split_at_mut(query.n_seen);
-            sums.push(softmax(seen, 1.0 / (dim as f32).sqrt()));
+            sums.push(softmax::<L>(seen, 1.0 / (dim as f32).sqrt()));
             unseen.fill(0.0);
         }
         for (block_idx, &id) in blocks.iter().enumerate() {
-            widen(self.kv.values(self.layer_idx, id, self.kv_head_idx), block);
-            for_each_group!(queries.len(), weigh(queries, block, block_idx, n_positions, weights, means));
+            let values = cache.kv.values(cache.layer_idx, id, cache.kv_head_idx);
+            for_each_group!(queries.len(), weigh::<L>(queries, values, block_idx, n_positions, weights, means));
         }
         for ((query, means), sum) in queries.iter_mut().zip(means.chunks_exact(dim)).zip(sums) {
             for (out, mean) in query.out.iter_mut().zip(means) {
@@ -136,96 +136,117 @@ impl Cache<'_> {
 }
 
 /// Returns whether `N` queries from `first` on, whose rows ascend, see anything of a block.
+#[inline(always)]
 fn sees<const N: usize>(queries: &[Query<'_>], first: usize, block_idx: usize) -> bool {
     queries[first + N - 1].n_seen > block_idx * BLOCK_TOKENS
 }
 
-/// Writes the products of `N` queries with a block's 16 keys, `[head_dim, BLOCK_TOKENS]`, to their weights.
-fn score<const N: usize>(
+/// Writes the products of `N` queries with a block's 16 keys, `[head_dim, BLOCK_TOKENS]`, to their weights; returns `N`.
+#[inline(always)]
+fn score<L: Lanes, const N: usize>(
     first: usize,
     queries: &[Query<'_>],
-    keys: &[f32],
+    keys: &[f16],
     block_idx: usize,
     n_positions: usize,
     weights: &mut [f32],
-) {
+) -> usize {
     if !sees::<N>(queries, first, block_idx) {
-        return;
+        return N;
     }
     let dim = keys.len() / BLOCK_TOKENS;
     let qs: [&[f32]; N] = std::array::from_fn(|n| &queries[first + n].q[..dim]);
-    let mut dots = [[0.0f32; BLOCK_TOKENS]; N];
+    let mut dots = [L::splat(0.0); N];
     for (dim_idx, keys) in keys.as_chunks::<BLOCK_TOKENS>().0.iter().enumerate() {
+        let keys = L::load_f16(keys);
         for n in 0..N {
-            add_scaled(&mut dots[n], qs[n][dim_idx], keys);
+            dots[n] = L::splat(qs[n][dim_idx]).mul_add(keys, dots[n]);
         }
     }
-    for (n, dots) in dots.iter().enumerate() {
-        weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..][..BLOCK_TOKENS].copy_from_slice(dots);
+    for (n, dots) in dots.into_iter().enumerate() {
+        let place = weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..].first_chunk_mut();
+        dots.store(place.expect("a weight for each position of a block"));
     }
+    N
 }
 
-/// Adds a block's weighted values, `[BLOCK_TOKENS, head_dim]`, to the means of `N` queries, `[n_queries, head_dim]`.
-fn weigh<const N: usize>(
+/// Adds a block's weighted values, `[BLOCK_TOKENS, head_dim]`, to the means of `N` queries, `[n_queries, head_dim]`;
+/// returns `N`.
+#[inline(always)]
+fn weigh<L: Lanes, const N: usize>(
     first: usize,
     queries: &[Query<'_>],
-    values: &[f32],
+    values: &[f16],
     block_idx: usize,
     n_positions: usize,
     weights: &[f32],
     means: &mut [f32],
-) {
+) -> usize {
     if !sees::<N>(queries, first, block_idx) {
-        return;
+        return N;
     }
     let dim = values.len() / BLOCK_TOKENS;
-    let weights: [[f32; BLOCK_TOKENS]; N] = std::array::from_fn(|n| {
+    let weights: [&[f32; BLOCK_TOKENS]; N] = std::array::from_fn(|n| {
         let weights = weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..].first_chunk();
-        *weights.expect("a weight for each position of a block")
+        weights.expect("a weight for each position of a block")
     });
     let means = &mut means[first * dim..(first + N) * dim];
     let mut from = 0;
     while from < dim {
         from += match dim - from {
-            32.. => weigh_some::<N, 32>(&weights, values, means, from),
-            16.. => weigh_some::<N, 16>(&weights, values, means, from),
-            _ => weigh_some::<N, 1>(&weights, values, means, from),
+            32.. => weigh_some::<L, N, 2>(&weights, values, means, from),
+            16.. => weigh_some::<L, N, 1>(&weights, values, means, from),
+            _ => weigh_one(&weights, values, means, from),
         };
     }
+    N
 }
 
-/// The same for `D` dimensions from one on; returns `D`.
-fn weigh_some<const N: usize, const D: usize>(
-    weights: &[[f32; BLOCK_TOKENS]; N],
-    values: &[f32],
+/// The same for `16 · D` dimensions from one on; returns how many these are.
+#[inline(always)]
+fn weigh_some<L: Lanes, const N: usize, const D: usize>(
+    weights: &[&[f32; BLOCK_TOKENS]; N],
+    values: &[f16],
     means: &mut [f32],
     from: usize,
 ) -> usize {
     let dim = values.len() / BLOCK_TOKENS;
-    let place = |n: usize| n * dim + from..n * dim + from + D;
-    let mut sums: [[f32; D]; N] =
-        std::array::from_fn(|n| *means[place(n)].first_chunk().expect("a mean has D dimensions left"));
+    let place = |n: usize, d: usize| n * dim + from + d * N_LANES;
+    let mut sums: [[L; D]; N] = std::array::from_fn(|n| {
+        std::array::from_fn(|d| L::load(means[place(n, d)..].first_chunk().expect("dimensions left")))
+    });
     for position in 0..BLOCK_TOKENS {
-        let values = values[position * dim + from..].first_chunk().expect("a value has D dimensions left");
+        let values: [L; D] = std::array::from_fn(|d| {
+            L::load_f16(values[position * dim + from + d * N_LANES..].first_chunk().expect("dimensions left"))
+        });
         for n in 0..N {
-            add_scaled(&mut sums[n], weights[n][position], values);
+            let weight = L::splat(weights[n][position]);
+            for d in 0..D {
+                sums[n][d] = weight.mul_add(values[d], sums[n][d]);
+            }
         }
     }
-    for (n, sums) in sums.iter().enumerate() {
-        means[place(n)].copy_from_slice(sums);
+    for (n, sums) in sums.into_iter().enumerate() {
+        for (d, sums) in sums.into_iter().enumerate() {
+            sums.store(means[place(n, d)..].first_chunk_mut().expect("dimensions left"));
+        }
     }
-    D
+    D * N_LANES
 }
 
-/// Adds `scale · x` to `sum`.
+/// The same for one dimension.
 #[inline(always)]
-fn add_scaled<const D: usize>(sum: &mut [f32; D], scale: f32, x: &[f32; D]) {
-    for (sum, x) in sum.iter_mut().zip(x) {
-        *sum = scale.mul_add(*x, *sum);
+fn weigh_one<const N: usize>(
+    weights: &[&[f32; BLOCK_TOKENS]; N],
+    values: &[f16],
+    means: &mut [f32],
+    from: usize,
+) -> usize {
+    let dim = values.len() / BLOCK_TOKENS;
+    for (n, weights) in weights.iter().enumerate() {
+        for (weight, values) in weights.iter().zip(values.chunks_exact(dim)) {
+            means[n * dim + from] = weight.mul_add(values[from].to_f32(), means[n * dim + from]);
+        }
     }
-}
-
-fn widen(from: &[f16], to: &mut [f32]) {
-    use half::slice::HalfFloatSliceExt;
-    from.convert_to_f32_slice(to);
+    1
 }

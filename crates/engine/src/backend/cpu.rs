@@ -1,19 +1,17 @@
 //! The CPU backend: one generic decoder over raw slices.
 //!
 //! In: token ids and block tables. Out: logits. Never: allocates per token beyond its scratch.
-//! Thread: the engine thread, plus the threads a step borrows.
+//! Thread: the engine thread, plus the threads of its pool.
 //!
 //! Matrices are multiplied by [`kernel`](crate::kernel) where it knows their format and by candle's quantised path,
-//! which reads all weights once per row, where not (issue 3).
+//! which reads all weights once per row, where not (Q2_K and Q3_K).
 
-use rayon::prelude::*;
+use std::num::NonZero;
 
-use super::weights::{Input, Layer, Weights, multiply};
+use super::weights::{Layer, Weights, multiply};
 use super::{attention, float};
-use crate::{Backend, Error, Gguf, KvPool, Logits, ModelSpec, RopePairing, StepBatch, StepControl, StepEnd};
-
-/// Fewest rows worth a task of their own.
-const N_ROWS_PER_TASK: usize = 8;
+use crate::kernel::{Activations, Buffer, GroupMut, N_GROUPED, Pool};
+use crate::{Backend, Error, Gguf, KvPool, Logits, ModelSpec, StepBatch, StepControl, StepEnd};
 
 /// Runs a model on the CPU.
 pub struct CpuBackend {
@@ -22,31 +20,43 @@ pub struct CpuBackend {
     // Radians per position of each rotated pair: `[rope.n_dims / 2]`.
     rope_steps: Vec<f64>,
     scratch: Scratch,
+    pool: Pool,
 }
 
 /// Buffers of one step, `[n_rows, width] f32` each.
 #[derive(Default)]
 struct Scratch {
     x: Vec<f32>,
-    normed: Input,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    attended: Input,
-    gate: Input,
-    up: Vec<f32>,
-    branch: Vec<f32>,
+    normed: Activations,
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    attended: Activations,
+    gate: Buffer,
+    up: Buffer,
+    gated: Activations,
+    /// What the last branch adds to `x`.
+    branch: Buffer,
     rotation: Vec<(f32, f32)>,
 }
 
 impl CpuBackend {
-    /// Loads a model's weights; `progress` hears the share done, 0 to 1.
+    /// Loads a model's weights, to be run by `n_threads` threads or one for each core; `progress` hears the share done,
+    /// 0 to 1.
     ///
     /// # Errors
     /// [`Error::Inconsistent`] for a tensor that is missing or misshapen, [`Error::Unsupported`] for one that this
-    /// decoder would ignore.
-    pub fn load(gguf: &Gguf, spec: &ModelSpec, progress: &mut dyn FnMut(f32)) -> Result<Self, Error> {
-        let weights = Weights::load(gguf, spec, progress)?;
+    /// decoder would ignore, [`Error::Io`] when there is no memory or no thread.
+    pub fn load(
+        gguf: &Gguf,
+        spec: &ModelSpec,
+        n_threads: Option<NonZero<usize>>,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Self, Error> {
+        let n_threads = n_threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let pool =
+            Pool::new(n_threads).map_err(|source| Error::Io { path: gguf.path().to_owned(), source })?;
+        let weights = Weights::load(gguf, spec, &pool, progress)?;
         let n_pairs = spec.rope.n_dims / 2;
         let rope_steps = (0..n_pairs)
             .map(|idx| {
@@ -55,7 +65,7 @@ impl CpuBackend {
                 step / f64::from(weights.rope_factors[idx]) / f64::from(spec.rope.position_divisor)
             })
             .collect();
-        Ok(Self { spec: spec.clone(), weights, rope_steps, scratch: Scratch::default() })
+        Ok(Self { spec: spec.clone(), weights, rope_steps, scratch: Scratch::default(), pool })
     }
 }
 
@@ -79,22 +89,24 @@ impl Backend for CpuBackend {
             if (control.should_stop)() {
                 return Ok(StepEnd::Stopped);
             }
-            self.scratch.attention(&self.spec, layer, layer_idx, batch, kv)?;
-            self.scratch.feed_forward(&self.spec, layer)?;
+            self.scratch.attention(&self.pool, &self.spec, layer, layer_idx, batch, kv)?;
+            self.scratch.feed_forward(&self.pool, &self.spec, layer)?;
         }
 
         let width = self.spec.n_embd;
-        let mut wanted = Vec::with_capacity(batch.logits.len() * width);
-        for &row_idx in batch.logits {
-            wanted.extend_from_slice(&self.scratch.x[row_idx * width..(row_idx + 1) * width]);
+        let Scratch { x, branch, normed, .. } = &mut self.scratch;
+        normed.resize(batch.logits.len(), width);
+        for (row_idxs, group) in batch.logits.chunks(N_GROUPED).zip(normed.groups_mut()) {
+            for (row_idx, normed) in row_idxs.iter().zip(group.x.chunks_exact_mut(width)) {
+                let at = row_idx * width..(row_idx + 1) * width;
+                float::add(&mut x[at.clone()], &branch[at.clone()]);
+                float::rms_norm(&x[at], &self.weights.output_norm, self.spec.norm_eps, normed);
+            }
+            group.quantise();
         }
-        let mut normed = Input::default();
-        normed.x.resize(wanted.len(), 0.0);
-        rms_norm(&wanted, &self.weights.output_norm, self.spec.norm_eps, &mut normed.x);
-        normed.quantise(width);
         let out = logits.reset(batch.logits.len(), self.spec.n_vocab);
-        if !wanted.is_empty() {
-            multiply(&normed, &mut [(self.weights.head(), out)])?;
+        if !batch.logits.is_empty() {
+            multiply(&self.pool, normed, &mut [(self.weights.head(), out)])?;
         }
         Ok(StepEnd::Done)
     }
@@ -103,19 +115,35 @@ impl Backend for CpuBackend {
 impl Scratch {
     fn resize(&mut self, spec: &ModelSpec, n_rows: usize) {
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
-        self.normed.x.resize(n_rows * spec.n_embd, 0.0);
-        self.branch.resize(n_rows * spec.n_embd, 0.0);
-        self.q.resize(n_rows * n_q, 0.0);
-        self.attended.x.resize(n_rows * n_q, 0.0);
-        self.k.resize(n_rows * n_kv, 0.0);
-        self.v.resize(n_rows * n_kv, 0.0);
-        self.gate.x.resize(n_rows * spec.n_ff, 0.0);
-        self.up.resize(n_rows * spec.n_ff, 0.0);
+        self.normed.resize(n_rows, spec.n_embd);
+        self.branch.resize(n_rows * spec.n_embd);
+        self.branch.fill(0.0);
+        self.q.resize(n_rows * n_q);
+        self.attended.resize(n_rows, n_q);
+        self.k.resize(n_rows * n_kv);
+        self.v.resize(n_rows * n_kv);
+        self.gate.resize(n_rows * spec.n_ff);
+        self.up.resize(n_rows * spec.n_ff);
+        self.gated.resize(n_rows, spec.n_ff);
     }
 
-    /// Adds the attention branch of one layer to `x`, writing the layer's keys and values.
+    /// Adds the last branch to `x`, and normalises that for the next one.
+    fn norm(&mut self, pool: &Pool, spec: &ModelSpec, weight: &[f32]) {
+        let width = spec.n_embd;
+        let groups = self.x.chunks_mut(N_GROUPED * width).zip(self.branch.chunks(N_GROUPED * width));
+        pool.for_each(groups.zip(self.normed.groups_mut()), |((x, branch), normed)| {
+            float::add(x, branch);
+            for (x, normed) in x.chunks_exact(width).zip(normed.x.chunks_exact_mut(width)) {
+                float::rms_norm(x, weight, spec.norm_eps, normed);
+            }
+            normed.quantise();
+        });
+    }
+
+    /// Computes the attention branch of one layer, writing the layer's keys and values.
     fn attention(
         &mut self,
+        pool: &Pool,
         spec: &ModelSpec,
         layer: &Layer,
         layer_idx: usize,
@@ -123,12 +151,19 @@ impl Scratch {
         kv: &mut KvPool,
     ) -> Result<(), Error> {
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
-        rms_norm(&self.x, &layer.attn_norm, spec.norm_eps, &mut self.normed.x);
-        self.normed.quantise(spec.n_embd);
-        let qkv = &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k), (&layer.v, &mut self.v)];
-        multiply(&self.normed, qkv)?;
-        rotate(spec, &self.rotation, n_q, &mut self.q);
-        rotate(spec, &self.rotation, n_kv, &mut self.k);
+        self.norm(pool, spec, &layer.attn_norm);
+        let qkv =
+            &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k[..]), (&layer.v, &mut self.v[..])];
+        multiply(pool, &self.normed, qkv)?;
+        let n_pairs = spec.rope.n_dims / 2;
+        let groups = self.q.chunks_mut(N_GROUPED * n_q).zip(self.k.chunks_mut(N_GROUPED * n_kv));
+        pool.for_each(groups.zip(self.rotation.chunks(N_GROUPED * n_pairs)), |((q, k), angles)| {
+            let rows = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv));
+            for ((q, k), angles) in rows.zip(angles.chunks_exact(n_pairs)) {
+                float::rotate(spec.rope.pairing, spec.head_dim, angles, q);
+                float::rotate(spec.rope.pairing, spec.head_dim, angles, k);
+            }
+        });
 
         let mut first_row = 0;
         for span in batch.spans {
@@ -138,35 +173,27 @@ impl Scratch {
                 kv.write(layer_idx, span.blocks, span.start + row_idx, k, v);
             }
             let rows = first_row * n_q..(first_row + span.n_tokens) * n_q;
-            attention::attend(spec, kv, layer_idx, span, &self.q[rows.clone()], &mut self.attended.x[rows]);
+            let out = &mut self.attended.x[rows.clone()];
+            attention::attend(pool, spec, kv, layer_idx, span, &self.q[rows], out);
             first_row += span.n_tokens;
         }
-        self.attended.quantise(n_q);
-        multiply(&self.attended, &mut [(&layer.o, &mut self.branch)])?;
-        add(&mut self.x, &self.branch);
-        Ok(())
+        pool.for_each(self.attended.groups_mut(), GroupMut::quantise);
+        multiply(pool, &self.attended, &mut [(&layer.o, &mut self.branch[..])])
     }
 
-    /// Adds the SwiGLU branch of one layer to `x`.
-    fn feed_forward(&mut self, spec: &ModelSpec, layer: &Layer) -> Result<(), Error> {
-        rms_norm(&self.x, &layer.ffn_norm, spec.norm_eps, &mut self.normed.x);
-        self.normed.quantise(spec.n_embd);
-        let gate_up = &mut [(&layer.gate, &mut self.gate.x[..]), (&layer.up, &mut self.up)];
-        multiply(&self.normed, gate_up)?;
-        let rows = self.gate.x.par_chunks_exact_mut(spec.n_ff).zip(self.up.par_chunks_exact(spec.n_ff));
-        rows.with_min_len(N_ROWS_PER_TASK).for_each(|(gate, up)| float::swiglu(gate, up));
-        self.gate.quantise(spec.n_ff);
-        multiply(&self.gate, &mut [(&layer.down, &mut self.branch)])?;
-        add(&mut self.x, &self.branch);
-        Ok(())
+    /// Computes the SwiGLU branch of one layer.
+    fn feed_forward(&mut self, pool: &Pool, spec: &ModelSpec, layer: &Layer) -> Result<(), Error> {
+        self.norm(pool, spec, &layer.ffn_norm);
+        let gate_up = &mut [(&layer.gate, &mut self.gate[..]), (&layer.up, &mut self.up[..])];
+        multiply(pool, &self.normed, gate_up)?;
+        let n = N_GROUPED * spec.n_ff;
+        let groups = self.gate.chunks(n).zip(self.up.chunks(n));
+        pool.for_each(groups.zip(self.gated.groups_mut()), |((gate, up), gated)| {
+            float::swiglu(gate, up, gated.x);
+            gated.quantise();
+        });
+        multiply(pool, &self.gated, &mut [(&layer.down, &mut self.branch[..])])
     }
-}
-
-/// Normalises each row of `x: [n_rows, weight.len()]` to a root mean square of 1, times `weight`.
-fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let width = weight.len();
-    let rows = x.par_chunks_exact(width).zip(out.par_chunks_exact_mut(width));
-    rows.with_min_len(N_ROWS_PER_TASK).for_each(|(x, out)| float::rms_norm(x, weight, eps, out));
 }
 
 /// Returns (cos, sin) of every rotated pair of every row: `[n_rows, rope.n_dims / 2]`.
@@ -181,26 +208,4 @@ fn rotation(rope_steps: &[f64], batch: &StepBatch<'_>) -> Vec<(f32, f32)> {
         }
     }
     angles
-}
-
-/// Rotates every head of every row of `x: [n_rows, width]`.
-fn rotate(spec: &ModelSpec, rotation: &[(f32, f32)], width: usize, x: &mut [f32]) {
-    let n_pairs = spec.rope.n_dims / 2;
-    for (row, angles) in x.chunks_exact_mut(width).zip(rotation.chunks_exact(n_pairs)) {
-        for head in row.chunks_exact_mut(spec.head_dim) {
-            for (idx, &(cos, sin)) in angles.iter().enumerate() {
-                let (a, b) = match spec.rope.pairing {
-                    RopePairing::Norm => (2 * idx, 2 * idx + 1),
-                    RopePairing::Neox => (idx, idx + n_pairs),
-                };
-                (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
-            }
-        }
-    }
-}
-
-fn add(x: &mut [f32], branch: &[f32]) {
-    for (x, branch) in x.iter_mut().zip(branch) {
-        *x += branch;
-    }
 }

@@ -3,52 +3,112 @@
 //! In and out: slices of one row. Never: adds up in an order, or rounds in a way, that depends on the machine (I-7):
 //! where a multiplication is fused with an addition it says `mul_add`.
 
-/// Partial sums of a reduction: the lanes of a 512-bit register.
-const LANES: usize = 16;
+use crate::RopePairing;
+use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
 
 /// Replaces scores by `exp(scale · (score − largest))` and returns their sum.
-pub(super) fn softmax(scores: &mut [f32], scale: f32) -> f32 {
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    let mut largest = [f32::NEG_INFINITY; LANES];
+#[inline(always)]
+pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> f32 {
+    let (chunks, rest) = scores.as_chunks_mut::<N_LANES>();
+    let mut largest = L::splat(f32::NEG_INFINITY);
     for chunk in &*chunks {
-        for (largest, score) in largest.iter_mut().zip(chunk) {
-            *largest = if score > largest { *score } else { *largest };
-        }
+        largest = L::load(chunk).max(largest);
     }
-    let largest = largest.iter().chain(&*rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sums = [0.0f32; LANES];
+    let largest = largest.to_array().iter().chain(&*rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sums = L::splat(0.0);
     for chunk in chunks {
-        for (sum, score) in sums.iter_mut().zip(chunk) {
-            *score = exp((*score - largest) * scale);
-            *sum += *score;
-        }
+        sums = sums.add(weigh::<L>(chunk, largest, scale));
     }
-    for (sum, score) in sums.iter_mut().zip(rest) {
-        *score = exp((*score - largest) * scale);
-        *sum += *score;
+    let mut sums = sums.to_array();
+    let mut last = [f32::NEG_INFINITY; N_LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    weigh::<L>(&mut last, largest, scale);
+    rest.copy_from_slice(&last[..rest.len()]);
+    for (sum, weight) in sums.iter_mut().zip(rest) {
+        *sum += *weight;
     }
     sums.iter().sum()
 }
 
-/// Replaces `gate` by `silu(gate) · up`.
-pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exp(-*gate)) * up;
+#[inline(always)]
+fn weigh<L: Lanes>(scores: &mut [f32; N_LANES], largest: f32, scale: f32) -> L {
+    let weights = exp(L::load(scores).sub(L::splat(largest)).mul(L::splat(scale)));
+    weights.store(scores);
+    weights
+}
+
+vectorised! {
+    /// Writes `silu(gate) · up`.
+    pub(super) fn swiglu<L>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        let (gates, gate_rest) = gate.as_chunks::<N_LANES>();
+        let (ups, up_rest) = up.as_chunks::<N_LANES>();
+        let (outs, out_rest) = out.as_chunks_mut::<N_LANES>();
+        for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
+            silu::<L>(gate).mul(L::load(up)).store(out);
+        }
+        let mut last = [[0.0; N_LANES]; 2];
+        last[0][..gate_rest.len()].copy_from_slice(gate_rest);
+        last[1][..up_rest.len()].copy_from_slice(up_rest);
+        let last = silu::<L>(&last[0]).mul(L::load(&last[1])).to_array();
+        out_rest.copy_from_slice(&last[..out_rest.len()]);
     }
 }
 
-/// Normalises a row to a root mean square of 1, times `weight`.
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let mut sums = [0.0f64; LANES];
-    for chunk in x.chunks(LANES) {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
+#[inline(always)]
+fn silu<L: Lanes>(x: &[f32; N_LANES]) -> L {
+    let x = L::load(x);
+    x.div(L::splat(1.0).add(exp(L::splat(0.0).sub(x))))
+}
+
+vectorised! {
+    /// Normalises a row to a root mean square of 1, times `weight`.
+    pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let mut sums = [0.0f64; N_LANES];
+        let (chunks, rest) = x.as_chunks::<N_LANES>();
+        for chunk in chunks {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
+                *sum += f64::from(*x) * f64::from(*x);
+            }
+        }
+        for (sum, x) in sums.iter_mut().zip(rest) {
             *sum += f64::from(*x) * f64::from(*x);
         }
+        let mean = sums.iter().sum::<f64>() / x.len() as f64;
+        let scale = 1.0 / (mean as f32 + eps).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
+        }
     }
-    let mean = sums.iter().sum::<f64>() / x.len() as f64;
-    let scale = 1.0 / (mean as f32 + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
+}
+
+vectorised! {
+    /// Adds a row to another.
+    pub(super) fn add(x: &mut [f32], branch: &[f32]) {
+        for (x, branch) in x.iter_mut().zip(branch) {
+            *x += branch;
+        }
+    }
+}
+
+vectorised! {
+    /// Rotates every head of a row by the angles whose (cos, sin) are given.
+    pub(super) fn rotate(pairing: RopePairing, head_dim: usize, angles: &[(f32, f32)], row: &mut [f32]) {
+        let turn = |a: f32, b: f32, (cos, sin): (f32, f32)| (a * cos - b * sin, a * sin + b * cos);
+        for head in row.chunks_exact_mut(head_dim) {
+            match pairing {
+                RopePairing::Norm => {
+                    for ([a, b], angle) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
+                        (*a, *b) = turn(*a, *b, *angle);
+                    }
+                }
+                RopePairing::Neox => {
+                    let (first, second) = head.split_at_mut(angles.len());
+                    for ((a, b), angle) in first.iter_mut().zip(second).zip(angles) {
+                        (*a, *b) = turn(*a, *b, *angle);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -56,26 +116,42 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 ///
 /// Source: Cephes' `expf`, with the rounding to a whole power of two by a large constant.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
-    /// 1.5 · 2²³: what is added to it is rounded to a whole number, which then stands in its lowest bits.
-    const ROUNDER: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
-    let n = rounded - ROUNDER;
+fn exp<L: Lanes>(x: L) -> L {
+    // In this order, so that what is no number stays so.
+    let x = L::splat(88.0).min(L::splat(-87.0).max(x));
+    let rounded = x.mul(L::splat(std::f32::consts::LOG2_E)).add(L::splat(ROUNDER));
+    let n = rounded.sub(L::splat(ROUNDER));
     // ln 2 in two parts, the first with so few bits that its product with n is exact.
-    let rest = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let mut power = 1.987_569_1e-4_f32;
+    let rest = x.sub(n.mul(L::splat(0.693_359_4))).sub(n.mul(L::splat(-2.121_944_4e-4)));
+    let mut power = L::splat(1.987_569_1e-4);
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5] {
-        power = power.mul_add(rest, coefficient);
+        power = power.mul_add(rest, L::splat(coefficient));
     }
-    let power = (power * rest).mul_add(rest, rest) + 1.0;
-    let exponent = rounded.to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(127);
-    power * f32::from_bits(exponent << 23)
+    let power = power.mul(rest).mul_add(rest, rest).add(L::splat(1.0));
+    power.mul(L::exp2_of_rounded(rounded))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    vectorised! {
+        fn exps<L>(x: &mut [f32; N_LANES]) {
+            super::exp(L::load(x)).store(x);
+        }
+    }
+
+    vectorised! {
+        fn softmax<L>(scores: &mut [f32], scale: f32) -> f32 {
+            super::softmax::<L>(scores, scale)
+        }
+    }
+
+    fn exp(x: f32) -> f32 {
+        let mut x = [x; N_LANES];
+        exps(&mut x);
+        x[0]
+    }
 
     #[test]
     fn exp_is_that_of_f64_to_a_few_units_in_the_last_place() {
@@ -120,10 +196,10 @@ mod tests {
 
     #[test]
     fn swiglu_is_silu_times_up() {
-        let mut gate = [-30.0, -1.0, 0.0, 2.0, 40.0];
-        swiglu(&mut gate, &[1.0, 2.0, 3.0, 4.0, 0.5]);
+        let mut out = [0.0; 5];
+        swiglu(&[-30.0, -1.0, 0.0, 2.0, 40.0], &[1.0, 2.0, 3.0, 4.0, 0.5], &mut out);
         let expected = [-30.0 * 9.357_623e-14, -2.0 * 0.268_941_43, 0.0, 8.0 * 0.880_797_1, 20.0];
-        for (got, expected) in gate.iter().zip(expected) {
+        for (got, expected) in out.iter().zip(expected) {
             assert!((got - expected).abs() <= 1e-6 * f32::abs(expected), "{got} {expected}");
         }
     }

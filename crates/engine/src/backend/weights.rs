@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::{GgmlDType, QuantizedType};
 
-use crate::kernel::{self, Activations, Format, Panels, Product};
+use crate::kernel::{self, Activations, Format, Packer, Panels, Pool, Product};
 use crate::{Error, GgmlType, Gguf, ModelSpec};
 
 /// A matrix `[n_out, n_in]`.
@@ -24,25 +24,12 @@ enum Data {
     Candle(Box<dyn QuantizedType>),
 }
 
-/// Rows of activations, and the same quantised for our kernels; made once, read by every matrix that takes them.
-#[derive(Default)]
-pub(crate) struct Input {
-    /// `[n_rows, n_in]`.
-    pub(crate) x: Vec<f32>,
-    quantised: Activations,
-}
-
-impl Input {
-    /// Quantises `x`, whose rows are `n_in` wide, after it was filled.
-    pub(crate) fn quantise(&mut self, n_in: usize) {
-        if n_in.is_multiple_of(kernel::BLOCK) {
-            self.quantised.quantise(&self.x, n_in);
-        }
-    }
-}
-
 /// Computes `y = x · Wᵀ` for each of the matrices, which share `input.x: [n_rows, n_in]`; `y: [n_rows, n_out]`.
-pub(crate) fn multiply(input: &Input, products: &mut [(&Matrix, &mut [f32])]) -> Result<(), Error> {
+pub(crate) fn multiply(
+    pool: &Pool,
+    input: &Activations,
+    products: &mut [(&Matrix, &mut [f32])],
+) -> Result<(), Error> {
     let mut ours = Vec::with_capacity(products.len());
     for (matrix, y) in products {
         match &matrix.data {
@@ -53,7 +40,7 @@ pub(crate) fn multiply(input: &Input, products: &mut [(&Matrix, &mut [f32])]) ->
             }
         }
     }
-    kernel::multiply(&input.quantised, &mut ours);
+    kernel::multiply(pool, input, &mut ours);
     Ok(())
 }
 
@@ -99,24 +86,29 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Copies the tensors out of the file; `progress` hears the share of layers done.
-    pub(crate) fn load(gguf: &Gguf, spec: &ModelSpec, progress: &mut dyn FnMut(f32)) -> Result<Self, Error> {
+    /// Copies the tensors out of the file; `progress` hears the share done.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        spec: &ModelSpec,
+        pool: &Pool,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Self, Error> {
+        let mut loader = Loader { gguf, packer: Packer::default() };
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
         let mut layers = Vec::with_capacity(spec.n_layers);
         for idx in 0..spec.n_layers {
             let name = |part: &str| format!("blk.{idx}.{part}.weight");
             layers.push(Layer {
-                attn_norm: vector(gguf, &name("attn_norm"), spec.n_embd)?,
-                q: matrix(gguf, &name("attn_q"), n_q, spec.n_embd)?,
-                k: matrix(gguf, &name("attn_k"), n_kv, spec.n_embd)?,
-                v: matrix(gguf, &name("attn_v"), n_kv, spec.n_embd)?,
-                o: matrix(gguf, &name("attn_output"), spec.n_embd, n_q)?,
-                ffn_norm: vector(gguf, &name("ffn_norm"), spec.n_embd)?,
-                gate: matrix(gguf, &name("ffn_gate"), spec.n_ff, spec.n_embd)?,
-                up: matrix(gguf, &name("ffn_up"), spec.n_ff, spec.n_embd)?,
-                down: matrix(gguf, &name("ffn_down"), spec.n_embd, spec.n_ff)?,
+                attn_norm: loader.vector(&name("attn_norm"), spec.n_embd)?,
+                q: loader.matrix(&name("attn_q"), n_q, spec.n_embd)?,
+                k: loader.matrix(&name("attn_k"), n_kv, spec.n_embd)?,
+                v: loader.matrix(&name("attn_v"), n_kv, spec.n_embd)?,
+                o: loader.matrix(&name("attn_output"), spec.n_embd, n_q)?,
+                ffn_norm: loader.vector(&name("ffn_norm"), spec.n_embd)?,
+                gate: loader.matrix(&name("ffn_gate"), spec.n_ff, spec.n_embd)?,
+                up: loader.matrix(&name("ffn_up"), spec.n_ff, spec.n_embd)?,
+                down: loader.matrix(&name("ffn_down"), spec.n_embd, spec.n_ff)?,
             });
-            progress((idx + 1) as f32 / spec.n_layers as f32);
         }
         // A bias or a per-head norm that we would not apply means a model we would run wrongly.
         if let Some(extra) = gguf.tensors().map(|tensor| tensor.name).find(|name| !is_known(name)) {
@@ -126,21 +118,23 @@ impl Weights {
             });
         }
         let has = |name: &str| gguf.tensor(name).is_ok();
-        Ok(Self {
-            token_embd: matrix(gguf, "token_embd.weight", spec.n_vocab, spec.n_embd)?,
-            output_norm: vector(gguf, "output_norm.weight", spec.n_embd)?,
+        let weights = Self {
+            token_embd: loader.matrix("token_embd.weight", spec.n_vocab, spec.n_embd)?,
+            output_norm: loader.vector("output_norm.weight", spec.n_embd)?,
             output: if has("output.weight") {
-                Some(matrix(gguf, "output.weight", spec.n_vocab, spec.n_embd)?)
+                Some(loader.matrix("output.weight", spec.n_vocab, spec.n_embd)?)
             } else {
                 None
             },
             rope_factors: if has("rope_freqs.weight") {
-                vector(gguf, "rope_freqs.weight", spec.rope.n_dims / 2)?
+                loader.vector("rope_freqs.weight", spec.rope.n_dims / 2)?
             } else {
                 vec![1.0; spec.rope.n_dims / 2]
             },
             layers,
-        })
+        };
+        loader.finish(pool, progress)?;
+        Ok(weights)
     }
 
     /// Returns the matrix that turns the last hidden state into logits.
@@ -169,25 +163,47 @@ fn is_known(tensor: &str) -> bool {
     }
 }
 
-fn matrix(gguf: &Gguf, name: &str, n_out: usize, n_in: usize) -> Result<Matrix, Error> {
-    let tensor = gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
-    if tensor.shape != [n_in as u64, n_out as u64] {
-        return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n_in}, {n_out}]", tensor.shape)));
-    }
-    let format = Format::of(tensor.dtype).filter(|_| n_in.is_multiple_of(kernel::BLOCK));
-    let data = match format {
-        Some(format) => Data::Panels(Panels::new(format, tensor.data, n_out, n_in)),
-        None => Data::Candle(candle_type(tensor.dtype).from_data(Cow::Borrowed(tensor.data))),
-    };
-    Ok(Matrix { data, n_out, n_in })
+/// Takes tensors out of a file.
+struct Loader<'g> {
+    gguf: &'g Gguf,
+    packer: Packer<'g>,
 }
 
-fn vector(gguf: &Gguf, name: &str, n: usize) -> Result<Vec<f32>, Error> {
-    let tensor = gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
-    if tensor.shape.iter().product::<u64>() != n as u64 {
-        return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n}]", tensor.shape)));
+impl Loader<'_> {
+    fn matrix(&mut self, name: &str, n_out: usize, n_in: usize) -> Result<Matrix, Error> {
+        let tensor = self.gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
+        if tensor.shape != [n_in as u64, n_out as u64] {
+            let shape = tensor.shape;
+            return Err(Error::Inconsistent(format!("{name} is {shape:?}, expected [{n_in}, {n_out}]")));
+        }
+        let format = Format::of(tensor.dtype).filter(|format| n_in.is_multiple_of(format.row_multiple()));
+        let data = match format {
+            Some(format) => Data::Panels(self.packer.add(format, tensor.data, n_out, n_in)),
+            None => Data::Candle(candle_type(tensor.dtype).from_data(Cow::Borrowed(tensor.data))),
+        };
+        Ok(Matrix { data, n_out, n_in })
     }
-    dequantise(candle_type(tensor.dtype), tensor.data, n)
+
+    fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, Error> {
+        let tensor = self.gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
+        if tensor.shape.iter().product::<u64>() != n as u64 {
+            return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n}]", tensor.shape)));
+        }
+        dequantise(candle_type(tensor.dtype), tensor.data, n)
+    }
+
+    /// Repacks the matrices taken so far. Of the file only what is being read is in this process's memory.
+    fn finish(self, pool: &Pool, progress: &mut dyn FnMut(f32)) -> Result<(), Error> {
+        let Self { gguf, packer } = self;
+        let n_bytes = packer.n_file_bytes() as f32;
+        let mut n_done = 0;
+        let packed = packer.pack(pool, |rows| {
+            gguf.forget(rows);
+            n_done += rows.len();
+            progress(n_done as f32 / n_bytes);
+        });
+        packed.map_err(|source| Error::Io { path: gguf.path().to_owned(), source })
+    }
 }
 
 fn dequantise(dtype: GgmlDType, bytes: &[u8], n: usize) -> Result<Vec<f32>, Error> {

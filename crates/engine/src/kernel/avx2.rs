@@ -1,144 +1,218 @@
-//! x86-64 with AVX2: a panel's 16 rows are twice 8 lanes.
+//! x86-64 with AVX2: a panel's 16 rows are twice 8 lanes. With `VNNI` there are dot products of bytes besides.
 #![expect(unsafe_code, reason = "kernels are where unsafe is allowed (STYLE rule 32)")]
 
 use std::arch::x86_64::*;
 
-use super::panels::{Layout, N_GROUPS};
-use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums, n_checked_blocks};
+use super::activations::{COARSE_BITS, Rows};
+use super::panels::{Block, N_GROUPS, unpack};
+use super::{Format, PANEL, Sums, prefetch};
 
 /// Lanes of a register.
 const LANES: usize = 8;
 
-/// Returns whether these kernels run here.
-pub(super) fn is_here() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+/// How 8 rows' codes are multiplied with quants.
+pub(super) trait ByteDots {
+    /// Returns the sums of products of 8 rows' codes with one part of a block of quants.
+    ///
+    /// # Safety
+    /// The machine has what this needs, and there are quants for as many groups as a part has.
+    unsafe fn dot<const F: usize, const S: usize>(
+        code: impl Fn(usize) -> __m256i,
+        quants: *const i32,
+    ) -> __m256i;
+
+    /// Whether codes of this format are multiplied less 128.
+    fn is_signed(format_idx: usize) -> bool;
 }
 
-/// Returns the sums of one panel for each row of activations.
-pub(super) fn panel<const N: usize>(format: Format, panel: &[u8], rows: &[Row<'_>; N]) -> Sums<N> {
-    let layout = Layout::of(format);
-    assert!(is_here(), "this machine lacks AVX2, FMA or F16C");
-    let n_blocks = n_checked_blocks(layout, panel, rows);
-    let mut sums = [[0.0; PANEL]; N];
-    for half in 0..PANEL / LANES {
-        // SAFETY: the features and all lengths were checked right above.
-        unsafe {
-            for_format!(format, kernel::<N>(layout, n_blocks, panel, rows, half, &mut sums));
+/// With instructions of AVX2.
+pub(super) struct Avx2;
+
+/// With those of AVX-VNNI.
+pub(super) struct AvxVnni;
+
+/// Defines a variant's functions: the same code, compiled for its instructions.
+macro_rules! variant {
+    ($name:ident, $dots:ty, $features:literal) => {
+        pub(super) mod $name {
+            use super::*;
+
+            /// Returns the sums of a packed panel for `N` rows.
+            ///
+            /// # Safety
+            /// The machine has the features, and `rows` was checked for `N` and `S`.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn packed<const F: usize, const S: usize, const N: usize>(
+                panel: &[u8],
+                rows: Rows<'_>,
+            ) -> Sums<N> {
+                // SAFETY: the caller's.
+                unsafe { packed_with::<$dots, F, S, N>(panel, rows) }
+            }
+
+            /// Returns the sums of a panel's blocks for `N` rows.
+            ///
+            /// # Safety
+            /// As [`packed`].
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn unpacked<const F: usize, const S: usize, const N: usize>(
+                blocks: &[Block],
+                rows: Rows<'_>,
+            ) -> Sums<N> {
+                // SAFETY: the caller's.
+                unsafe { unpacked_with::<$dots, F, S, N>(blocks, rows) }
+            }
         }
+    };
+}
+
+variant!(avx2, Avx2, "avx2,fma,f16c");
+variant!(avx_vnni, AvxVnni, "avx2,fma,f16c,avxvnni");
+
+/// Unpacks a panel.
+///
+/// # Safety
+/// The machine has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn unpack_all<const F: usize, const S: usize>(panel: &[u8], blocks: &mut [Block]) {
+    for (block_idx, block) in blocks.iter_mut().enumerate() {
+        prefetch::<F>(panel, block_idx);
+        unpack::<F, S>(panel, block_idx, block);
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_with<D: ByteDots, const F: usize, const S: usize, const N: usize>(
+    panel: &[u8],
+    rows: Rows<'_>,
+) -> Sums<N> {
+    let mut sums = [[0.0; PANEL]; N];
+    let mut block = Block::EMPTY;
+    for block_idx in 0..rows.n_blocks {
+        prefetch::<F>(panel, block_idx);
+        unpack::<F, S>(panel, block_idx, &mut block);
+        // SAFETY: the caller's.
+        unsafe { add_block::<D, F, N, S>(&block, rows, block_idx, &mut sums) };
     }
     sums
 }
 
-/// The kernel for codes of `BITS` bits with the given zero, for half of a panel's rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn kernel<const N: usize, const BITS: u32, const ZERO: i32, const MIN: bool>(
-    layout: Layout,
-    n_blocks: usize,
-    panel: &[u8],
-    rows: &[Row<'_>; N],
-    half: usize,
-    out: &mut Sums<N>,
+#[inline(always)]
+unsafe fn unpacked_with<D: ByteDots, const F: usize, const S: usize, const N: usize>(
+    blocks: &[Block],
+    rows: Rows<'_>,
+) -> Sums<N> {
+    let mut sums = [[0.0; PANEL]; N];
+    for (block_idx, block) in blocks.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { add_block::<D, F, N, S>(block, rows, block_idx, &mut sums) };
+    }
+    sums
+}
+
+/// Adds the products of a panel's block with the same block of `N` rows to their sums, which stay in memory: 16
+/// registers are too few.
+#[inline(always)]
+unsafe fn add_block<D: ByteDots, const F: usize, const N: usize, const S: usize>(
+    block: &Block,
+    rows: Rows<'_>,
+    block_idx: usize,
+    sums: &mut Sums<N>,
 ) {
-    let mut sums = [_mm256_setzero_ps(); N];
-    for block_idx in 0..n_blocks {
-        // SAFETY: the caller checked that the panel holds `n_blocks` blocks of `layout.n_bytes`, and each row as many
-        // blocks of 2 · 32 quants.
+    for part in 0..S {
+        for half in 0..PANEL / LANES {
+            // SAFETY: half a group is 32 bytes, half a line 8 floats; the caller has checked that there are quants, a
+            // scale and sums for each row and block.
+            unsafe {
+                let code = |group: usize| {
+                    let codes = block.codes[part * N_GROUPS / S + group].as_ptr();
+                    _mm256_load_si256(codes.add(half * 4 * LANES).cast())
+                };
+                let scales = _mm256_load_ps(block.scales[part].as_ptr().add(half * LANES));
+                let mins = _mm256_load_ps(block.mins[part].as_ptr().add(half * LANES));
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let at = block_idx * rows.stride + n;
+                    let quants = rows.quants.as_ptr().add(at).cast::<i32>().add(part * N_GROUPS / S);
+                    let coarse = D::dot::<F, S>(code, quants);
+                    let fine = D::dot::<F, S>(code, quants.add(N_GROUPS));
+                    let mut dots =
+                        _mm256_add_epi32(_mm256_slli_epi32::<{ COARSE_BITS as i32 }>(coarse), fine);
+                    if D::is_signed(F) {
+                        dots =
+                            _mm256_add_epi32(dots, _mm256_set1_epi32(128 * *rows.n_sums.get_unchecked(at)));
+                    }
+                    let factors = _mm256_mul_ps(scales, _mm256_set1_ps(*rows.scales.get_unchecked(at)));
+                    let sum = _mm256_set1_ps(*rows.sums.get_unchecked(at * S + part));
+                    let place = sums.as_mut_ptr().add(half * LANES);
+                    let with_dots =
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), factors, _mm256_loadu_ps(place));
+                    _mm256_storeu_ps(place, _mm256_fmadd_ps(mins, sum, with_dots));
+                }
+            }
+        }
+    }
+}
+
+/// Returns how many groups' products, two in a sum already, fit 16 bits together.
+const fn n_groups_in_16_bits(format_idx: usize) -> usize {
+    let largest_code = (1 << Format::QUANTISED[format_idx].n_bits()) - 1;
+    let n = (i16::MAX as usize) / (largest_code * 127 * 2);
+    if n > 4 { 4 } else { n }
+}
+
+impl ByteDots for Avx2 {
+    #[inline(always)]
+    unsafe fn dot<const F: usize, const S: usize>(
+        code: impl Fn(usize) -> __m256i,
+        quants: *const i32,
+    ) -> __m256i {
+        // SAFETY: the caller has AVX2, and a quant for each code.
         unsafe {
-            let block = panel.as_ptr().add(block_idx * layout.n_bytes);
-            if half == 0 && N <= N_PREFETCHED {
-                for line in (0..layout.n_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_AHEAD + line).cast());
+            let ones = _mm256_set1_epi16(1);
+            let mut sum = _mm256_setzero_si256();
+            let mut pairs = _mm256_setzero_si256();
+            for group in 0..N_GROUPS / S {
+                let quant = _mm256_set1_epi32(quants.add(group).read());
+                if Self::is_signed(F) {
+                    // Unsigned times signed: the code's sign goes over to the quant. 128 · 127 · 2 fits 16 bits.
+                    let codes = _mm256_xor_si256(code(group), _mm256_set1_epi8(-128));
+                    let products =
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(quant, codes));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
+                    continue;
+                }
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(code(group), quant));
+                if (group + 1).is_multiple_of(const { n_groups_in_16_bits(F) }) {
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+                    pairs = _mm256_setzero_si256();
                 }
             }
-            let halves = |at: usize| {
-                _mm256_cvtph_ps(_mm_loadu_si128(block.add(at + half * 2 * LANES).cast::<__m128i>()))
-            };
-            let scales = halves(0);
-            let codes = codes::<BITS>(layout, block, half);
-            for (row, sum) in rows.iter().zip(&mut sums) {
-                let quants = row.quants.as_ptr().add(block_idx * 2 * BLOCK).cast::<i32>();
-                let coarse = dot::<BITS>(&codes, quants);
-                let fine = dot::<BITS>(&codes, quants.add(N_GROUPS));
-                // 254 · coarse + fine; at most 128 · 127 · 32 · 254 in a lane, which fits.
-                let coarse = _mm256_sub_epi32(_mm256_slli_epi32::<8>(coarse), _mm256_slli_epi32::<1>(coarse));
-                let mut dot = _mm256_add_epi32(coarse, fine);
-                let known = row.blocks.get_unchecked(block_idx);
-                // `dot` has taken the zero of 8-bit codes off already.
-                if ZERO != 0 && BITS != 8 {
-                    dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(ZERO * known.n_sum));
-                }
-                let factor = _mm256_mul_ps(scales, _mm256_set1_ps(known.scale));
-                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), factor, *sum);
-                if MIN {
-                    *sum = _mm256_fmadd_ps(halves(layout.mins), _mm256_set1_ps(known.sum), *sum);
-                }
-            }
+            sum
         }
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        // SAFETY: `out` is 16 floats, this half of them 8.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(half * LANES), sums) };
+
+    fn is_signed(format_idx: usize) -> bool {
+        Format::QUANTISED[format_idx].n_bits() == 8
     }
 }
 
-/// Returns a block's codes for half of the rows, a byte each: `[group][row][4]`; of 8 bits as signed numbers.
-#[target_feature(enable = "avx2")]
-unsafe fn codes<const BITS: u32>(layout: Layout, block: *const u8, half: usize) -> [__m256i; N_GROUPS] {
-    // SAFETY: the caller's block holds `layout.n_bytes`.
-    unsafe {
-        let bytes = block.add(layout.codes + half * 32);
-        let load = |group: usize| _mm256_loadu_si256(bytes.add(group * 64).cast());
-        let mut codes = [_mm256_setzero_si256(); N_GROUPS];
-        if BITS == 8 {
-            for (group, codes) in codes.iter_mut().enumerate() {
-                *codes = _mm256_xor_si256(load(group), _mm256_set1_epi8(-128));
+impl ByteDots for AvxVnni {
+    #[inline(always)]
+    unsafe fn dot<const F: usize, const S: usize>(
+        code: impl Fn(usize) -> __m256i,
+        quants: *const i32,
+    ) -> __m256i {
+        // SAFETY: the caller has AVX-VNNI, and a quant for each code.
+        unsafe {
+            let mut sum = _mm256_setzero_si256();
+            for group in 0..N_GROUPS / S {
+                sum = _mm256_dpbusd_avx_epi32(sum, code(group), _mm256_set1_epi32(quants.add(group).read()));
             }
-            return codes;
+            sum
         }
-        let nibble = _mm256_set1_epi8(15);
-        for group in 0..N_GROUPS / 2 {
-            let packed = load(group);
-            codes[group] = _mm256_and_si256(packed, nibble);
-            codes[N_GROUPS / 2 + group] = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
-        }
-        if BITS == 5 {
-            // Byte i of the register takes byte i / 8 of the mask, and of that bit i % 8.
-            let spread =
-                _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-            let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            for (group, codes) in codes.iter_mut().enumerate() {
-                let mask = block.add(layout.masks + group * 8 + half * 4).cast::<i32>().read_unaligned();
-                let mask = _mm256_shuffle_epi8(_mm256_set1_epi32(mask), spread);
-                let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(mask, bits), bits);
-                *codes = _mm256_or_si256(*codes, _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
-            }
-        }
-        codes
     }
-}
 
-/// Returns the sums of products of 8 rows' codes with one block of quants.
-#[target_feature(enable = "avx2")]
-unsafe fn dot<const BITS: u32>(codes: &[__m256i; N_GROUPS], quants: *const i32) -> __m256i {
-    let ones = _mm256_set1_epi16(1);
-    let mut sum = _mm256_setzero_si256();
-    for (four_idx, four) in codes.chunks_exact(4).enumerate() {
-        let mut pairs = _mm256_setzero_si256();
-        for (idx, &codes) in four.iter().enumerate() {
-            // SAFETY: the caller's block has a quant for each code.
-            let quant = _mm256_set1_epi32(unsafe { quants.add(four_idx * 4 + idx).read_unaligned() });
-            if BITS == 8 {
-                // Unsigned times signed: the code's sign goes over to the quant. 128 · 127 · 2 fits 16 bits.
-                let products = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(quant, codes));
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
-            } else {
-                // Four of them, 31 · 127 · 2 each at most, fit 16 bits.
-                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, quant));
-            }
-        }
-        if BITS != 8 {
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
-        }
+    fn is_signed(_: usize) -> bool {
+        false
     }
-    sum
 }

@@ -3,109 +3,123 @@
 
 use std::arch::x86_64::*;
 
-use super::panels::{Layout, N_GROUPS};
-use super::{BLOCK, Format, N_PREFETCHED, PANEL, PREFETCH_AHEAD, Row, Sums, n_checked_blocks};
+use super::activations::{COARSE_BITS, Rows};
+use super::panels::{Block, N_GROUPS, unpack};
+use super::{PANEL, Sums, prefetch};
 
-/// Returns whether these kernels run here.
-pub(super) fn is_here() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
-}
-
-/// Returns the sums of one panel for each row of activations.
-pub(super) fn panel<const N: usize>(format: Format, panel: &[u8], rows: &[Row<'_>; N]) -> Sums<N> {
-    let layout = Layout::of(format);
-    assert!(is_here(), "this machine lacks AVX-512 VNNI");
-    let n_blocks = n_checked_blocks(layout, panel, rows);
-    // SAFETY: the features and all lengths were checked right above.
-    unsafe { for_format!(format, kernel::<N>(layout, n_blocks, panel, rows)) }
-}
-
-/// The kernel for codes of `BITS` bits with the given zero.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn kernel<const N: usize, const BITS: u32, const ZERO: i32, const MIN: bool>(
-    layout: Layout,
-    n_blocks: usize,
+/// Returns the sums of a packed panel for `N` rows.
+///
+/// # Safety
+/// The machine has AVX-512 VNNI, and `rows` was checked for `N` and `S`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn packed<const F: usize, const S: usize, const N: usize>(
     panel: &[u8],
-    rows: &[Row<'_>; N],
+    rows: Rows<'_>,
 ) -> Sums<N> {
     let mut sums = [_mm512_setzero_ps(); N];
-    for block_idx in 0..n_blocks {
-        // SAFETY: the caller checked that the panel holds `n_blocks` blocks of `layout.n_bytes`, and each row as many
-        // blocks of 2 · 32 quants.
+    let mut block = Block::EMPTY;
+    for block_idx in 0..rows.n_blocks {
+        prefetch::<F>(panel, block_idx);
+        unpack::<F, S>(panel, block_idx, &mut block);
+        // SAFETY: the caller has checked the rows.
+        unsafe { add_block::<N, S>(&block, rows, block_idx, &mut sums) };
+    }
+    stored(sums)
+}
+
+/// Returns the sums of a panel's blocks for `N` rows.
+///
+/// # Safety
+/// As [`packed`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn unpacked<const S: usize, const N: usize>(blocks: &[Block], rows: Rows<'_>) -> Sums<N> {
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (block_idx, block) in blocks.iter().enumerate() {
+        // SAFETY: the caller has checked the rows.
+        unsafe { add_block::<N, S>(block, rows, block_idx, &mut sums) };
+    }
+    stored(sums)
+}
+
+/// Unpacks a panel.
+///
+/// # Safety
+/// As [`packed`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn unpack_all<const F: usize, const S: usize>(panel: &[u8], blocks: &mut [Block]) {
+    for (block_idx, block) in blocks.iter_mut().enumerate() {
+        prefetch::<F>(panel, block_idx);
+        unpack::<F, S>(panel, block_idx, block);
+    }
+}
+
+/// Adds the products of a panel's block with the same block of `N` rows to their sums.
+#[inline(always)]
+unsafe fn add_block<const N: usize, const S: usize>(
+    block: &Block,
+    rows: Rows<'_>,
+    block_idx: usize,
+    sums: &mut [__m512; N],
+) {
+    // All in registers, as they come out of unpacking, where there are enough.
+    // SAFETY: a group is 64 bytes, aligned as the block is; the caller says that the instructions are here.
+    let mut codes = unsafe { [_mm512_setzero_si512(); N_GROUPS] };
+    for (codes, group) in codes.iter_mut().zip(&block.codes) {
+        // SAFETY: as above.
+        *codes = unsafe { _mm512_load_si512(group.as_ptr().cast()) };
+    }
+    for part in 0..S {
+        // SAFETY: the caller has checked that there are quants for each row and block, 16 times 4 bytes each.
         unsafe {
-            let block = panel.as_ptr().add(block_idx * layout.n_bytes);
-            if N <= N_PREFETCHED {
-                for line in (0..layout.n_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_AHEAD + line).cast());
-                }
-            }
-            let scales = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-            let quants: [*const i32; N] =
-                std::array::from_fn(|n| rows[n].quants.as_ptr().add(block_idx * 2 * BLOCK).cast());
-            // The groups outside, the rows inside: all sums stay in registers.
             let mut coarse = [_mm512_setzero_si512(); N];
             let mut fine = [_mm512_setzero_si512(); N];
-            for group in 0..N_GROUPS {
-                let codes = codes::<BITS>(layout, block, group);
+            // The groups outside, the rows inside: all sums stay in registers.
+            let first = part * N_GROUPS / S;
+            for (group, &codes) in codes.iter().enumerate().skip(first).take(N_GROUPS / S) {
                 for n in 0..N {
-                    let quant = _mm512_set1_epi32(quants[n].add(group).read_unaligned());
-                    coarse[n] = _mm512_dpbusd_epi32(coarse[n], codes, quant);
-                    let quant = _mm512_set1_epi32(quants[n].add(N_GROUPS + group).read_unaligned());
-                    fine[n] = _mm512_dpbusd_epi32(fine[n], codes, quant);
+                    let quants = rows.quants.as_ptr().add(block_idx * rows.stride + n).cast::<i32>();
+                    let (coarse_quant, fine_quant) =
+                        (quants.add(group).read(), quants.add(N_GROUPS + group).read());
+                    coarse[n] = _mm512_dpbusd_epi32(coarse[n], codes, _mm512_set1_epi32(coarse_quant));
+                    fine[n] = _mm512_dpbusd_epi32(fine[n], codes, _mm512_set1_epi32(fine_quant));
                 }
             }
-            let mins = if MIN {
-                _mm512_cvtph_ps(_mm256_loadu_si256(block.add(layout.mins).cast()))
-            } else {
-                _mm512_setzero_ps()
-            };
             for n in 0..N {
-                // 254 · coarse + fine; at most 255 · 127 · 32 · 254 in a lane, which fits.
-                let times_254 =
-                    _mm512_sub_epi32(_mm512_slli_epi32::<8>(coarse[n]), _mm512_slli_epi32::<1>(coarse[n]));
-                let mut dot = _mm512_add_epi32(times_254, fine[n]);
-                let known = rows[n].blocks.get_unchecked(block_idx);
-                if ZERO != 0 {
-                    dot = _mm512_sub_epi32(dot, _mm512_set1_epi32(ZERO * known.n_sum));
-                }
-                let factor = _mm512_mul_ps(scales, _mm512_set1_ps(known.scale));
-                sums[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, sums[n]);
-                if MIN {
-                    sums[n] = _mm512_fmadd_ps(mins, _mm512_set1_ps(known.sum), sums[n]);
-                }
+                // 128 · coarse + fine; at most 255 · 127 · 32 · 128 in a lane, which fits.
+                let dots = _mm512_add_epi32(_mm512_slli_epi32::<COARSE_BITS>(coarse[n]), fine[n]);
+                add_dots::<S>(block, part, dots, rows, block_idx * rows.stride + n, &mut sums[n]);
             }
         }
     }
+}
+
+/// Adds dot products of codes and quants to the sums of a row, in what they stand for; `at` is the row's block.
+#[inline(always)]
+pub(super) unsafe fn add_dots<const S: usize>(
+    block: &Block,
+    part: usize,
+    dots: __m512i,
+    rows: Rows<'_>,
+    at: usize,
+    sums: &mut __m512,
+) {
+    // SAFETY: a line is 16 floats, aligned as the block is; the caller has checked the rows.
+    unsafe {
+        let scales = _mm512_load_ps(block.scales[part].as_ptr());
+        let mins = _mm512_load_ps(block.mins[part].as_ptr());
+        let factors = _mm512_mul_ps(scales, _mm512_set1_ps(*rows.scales.get_unchecked(at)));
+        *sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), factors, *sums);
+        *sums = _mm512_fmadd_ps(mins, _mm512_set1_ps(*rows.sums.get_unchecked(at * S + part)), *sums);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn stored<const N: usize>(sums: [__m512; N]) -> Sums<N> {
     let mut out = [[0.0; PANEL]; N];
     for (out, sums) in out.iter_mut().zip(sums) {
         // SAFETY: `out` is 16 floats.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) };
     }
     out
-}
-
-/// Returns a group's codes, a byte each: `[row][4]`.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn codes<const BITS: u32>(layout: Layout, block: *const u8, group: usize) -> __m512i {
-    // SAFETY: the caller's block holds `layout.n_bytes`.
-    unsafe {
-        let bytes = block.add(layout.codes);
-        let load = |group: usize| _mm512_loadu_si512(bytes.add(group * 64).cast());
-        if BITS == 8 {
-            return load(group);
-        }
-        let nibble = _mm512_set1_epi8(15);
-        let codes = if group < N_GROUPS / 2 {
-            _mm512_and_si512(load(group), nibble)
-        } else {
-            _mm512_and_si512(_mm512_srli_epi16::<4>(load(group - N_GROUPS / 2)), nibble)
-        };
-        if BITS == 4 {
-            return codes;
-        }
-        let mask = block.add(layout.masks + group * 8).cast::<u64>().read_unaligned();
-        _mm512_mask_add_epi8(codes, mask, codes, _mm512_set1_epi8(16))
-    }
 }

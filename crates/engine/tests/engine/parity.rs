@@ -134,7 +134,7 @@ fn logits_agree_with_candle_transformers() {
 fn last_logits(tokens: &[TokenId]) -> Vec<f32> {
     let gguf = Gguf::open(&model_path()).unwrap();
     let spec = ModelSpec::from_gguf(&gguf).unwrap();
-    let mut backend = CpuBackend::load(&gguf, &spec, &mut |_| {}).unwrap();
+    let mut backend = CpuBackend::load(&gguf, &spec, None, &mut |_| {}).unwrap();
     let mut kv = KvPool::new(&spec, 512);
     let mut sequence = Sequence::default();
     kv.reserve(&mut sequence, tokens.len()).unwrap();

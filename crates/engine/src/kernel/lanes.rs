@@ -1,0 +1,325 @@
+//! Sixteen floats at once, in whatever registers there are.
+//!
+//! Every operation rounds as that of one float does, so a function that is generic over [`Lanes`] gives the same bits
+//! with each. What is summed up over lanes is summed up in memory, in order.
+#![expect(unsafe_code, reason = "instructions of a set are unsafe to name (STYLE rule 32)")]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use half::f16;
+
+/// How many floats.
+pub(crate) const N_LANES: usize = 16;
+
+/// Sixteen floats.
+///
+/// Implementations need their instructions: only `vectorised!` names them, in functions compiled for these.
+pub(crate) trait Lanes: Copy {
+    fn splat(x: f32) -> Self;
+    fn load(from: &[f32; N_LANES]) -> Self;
+    fn load_f16(from: &[f16; N_LANES]) -> Self;
+    fn store(self, to: &mut [f32; N_LANES]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    /// `self · factor + sum`, rounded once.
+    fn mul_add(self, factor: Self, sum: Self) -> Self;
+    /// `self` where it is greater, `other` elsewhere.
+    fn max(self, other: Self) -> Self;
+    /// `self` where it is less, `other` elsewhere.
+    fn min(self, other: Self) -> Self;
+    /// 2 to the power of a whole number from −126 to 127.
+    ///
+    /// `rounded` is that number plus 1.5 · 2²³.
+    fn exp2_of_rounded(rounded: Self) -> Self;
+
+    /// Writes whole numbers from −128 to 127 as bytes.
+    fn store_bytes(self, to: &mut [i8; N_LANES]);
+    /// Returns the sum of whole numbers, which is exact.
+    fn sum_of_whole(self) -> i32;
+    /// Returns the largest.
+    fn largest(self) -> f32;
+
+    /// Returns the floats.
+    #[inline(always)]
+    fn to_array(self) -> [f32; N_LANES] {
+        let mut array = [0.0; N_LANES];
+        self.store(&mut array);
+        array
+    }
+}
+
+/// 1.5 · 2²³: what is added to it is rounded to a whole number, which then stands in its lowest bits.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+
+/// Bits of [`ROUNDER`] less the exponent of 1.
+const ROUNDER_OF_ONE: u32 = ROUNDER.to_bits() - 127;
+
+/// With what the build's target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; N_LANES]);
+
+impl Portable {
+    #[inline(always)]
+    fn with(self, other: Self, operation: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|idx| operation(self.0[idx], other.0[idx])))
+    }
+}
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; N_LANES])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; N_LANES]) -> Self {
+        Self(*from)
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; N_LANES]) -> Self {
+        Self(from.map(f16::to_f32))
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; N_LANES]) {
+        *to = self.0;
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        Self(std::array::from_fn(|idx| self.0[idx].mul_add(factor.0[idx], sum.0[idx])))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.with(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn exp2_of_rounded(rounded: Self) -> Self {
+        Self(rounded.0.map(|rounded| f32::from_bits(rounded.to_bits().wrapping_sub(ROUNDER_OF_ONE) << 23)))
+    }
+    #[inline(always)]
+    fn store_bytes(self, to: &mut [i8; N_LANES]) {
+        *to = self.whole().map(|whole| whole as i8);
+    }
+    #[inline(always)]
+    fn sum_of_whole(self) -> i32 {
+        self.whole().into_iter().fold(0, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.0.into_iter().reduce(|a, b| if a > b { a } else { b }).unwrap_or(0.0)
+    }
+}
+
+impl Portable {
+    #[inline(always)]
+    fn whole(self) -> [i32; N_LANES] {
+        // As instructions convert, and without the branches of `as`: what is no whole number is never asked for.
+        self.0.map(|x| (x + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()).cast_signed())
+    }
+}
+
+/// With AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Twice8([__m256; 2]);
+
+#[cfg(target_arch = "x86_64")]
+impl Twice8 {
+    #[inline(always)]
+    fn with(self, other: Self, operation: impl Fn(__m256, __m256) -> __m256) -> Self {
+        Self([operation(self.0[0], other.0[0]), operation(self.0[1], other.0[1])])
+    }
+}
+
+// SAFETY of all blocks: the instructions are here (see `Lanes`), and arrays are as long as what is read or written.
+#[cfg(target_arch = "x86_64")]
+#[expect(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+impl Lanes for Twice8 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([unsafe { _mm256_set1_ps(x) }; 2])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; N_LANES]) -> Self {
+        Self(unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] })
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; N_LANES]) -> Self {
+        let half = |at: usize| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(at).cast())) };
+        Self([half(0), half(8)])
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; N_LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_add_ps(a, b) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_sub_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_div_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        let half = |at: usize| unsafe { _mm256_fmadd_ps(self.0[at], factor.0[at], sum.0[at]) };
+        Self([half(0), half(1)])
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_max_ps(a, b) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { _mm256_min_ps(a, b) })
+    }
+    #[inline(always)]
+    fn exp2_of_rounded(rounded: Self) -> Self {
+        Self(rounded.0.map(|rounded| unsafe {
+            let exponent = _mm256_sub_epi32(
+                _mm256_castps_si256(rounded),
+                _mm256_set1_epi32(ROUNDER_OF_ONE.cast_signed()),
+            );
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+        }))
+    }
+    #[inline(always)]
+    fn store_bytes(self, to: &mut [i8; N_LANES]) {
+        unsafe {
+            let [low, high] = self.0.map(|half| _mm256_cvtps_epi32(half));
+            // Packed within each half of a register: 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    fn sum_of_whole(self) -> i32 {
+        unsafe {
+            let [low, high] = self.0.map(|half| _mm256_cvtps_epi32(half));
+            let sum = _mm256_add_epi32(low, high);
+            let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
+            _mm_cvtsi128_si32(sum)
+        }
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        unsafe {
+            let largest = _mm256_max_ps(self.0[0], self.0[1]);
+            let largest = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps::<1>(largest));
+            let largest = _mm_max_ps(largest, _mm_movehl_ps(largest, largest));
+            _mm_cvtss_f32(_mm_max_ss(largest, _mm_movehdup_ps(largest)))
+        }
+    }
+}
+
+/// With AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Once16(__m512);
+
+// SAFETY of all blocks: as above.
+#[cfg(target_arch = "x86_64")]
+#[expect(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+impl Lanes for Once16 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    fn load(from: &[f32; N_LANES]) -> Self {
+        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; N_LANES]) -> Self {
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; N_LANES]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, sum.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn exp2_of_rounded(rounded: Self) -> Self {
+        Self(unsafe {
+            let exponent = _mm512_sub_epi32(
+                _mm512_castps_si512(rounded.0),
+                _mm512_set1_epi32(ROUNDER_OF_ONE.cast_signed()),
+            );
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+        })
+    }
+    #[inline(always)]
+    fn store_bytes(self, to: &mut [i8; N_LANES]) {
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0))) }
+    }
+    #[inline(always)]
+    fn sum_of_whole(self) -> i32 {
+        unsafe { _mm512_reduce_add_epi32(_mm512_cvtps_epi32(self.0)) }
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+}
