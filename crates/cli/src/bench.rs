@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::num::NonZero;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use engine::Bench;
@@ -60,9 +60,14 @@ struct Measured {
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     let deepest = args.depth.iter().max().copied().unwrap_or(0);
+    let started = Instant::now();
     let mut bench =
         Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows), args.threads)?;
     let mut all = Vec::new();
+    all.push(Measured { name: "load".into(), depth: 0, n_tokens: 0, runs: vec![started.elapsed()] });
+    let (_, n_bytes) = bench.read_weights();
+    let runs = (0..args.repeat).map(|_| bench.read_weights().0).collect();
+    all.push(Measured { name: "read".into(), depth: 0, n_tokens: 0, runs });
     for &depth in &args.depth {
         let mut measure =
             |name: String, n_tokens: usize, run: &mut dyn FnMut() -> Result<Duration, engine::Error>| {
@@ -80,24 +85,29 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
             measure(format!("T({n_rows})"), n_rows, &mut || bench.verify(n_rows, depth))?;
         }
     }
-    print(args, &installed.path.display().to_string(), &all)?;
+    print(args, &installed.path.display().to_string(), n_bytes, &all)?;
     Ok(code::OK)
 }
 
-fn print(args: &BenchArgs, path: &str, all: &[Measured]) -> Result<(), Failure> {
+fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
     match args.format {
         Format::Text => {
+            writeln!(
+                stdout,
+                "{:.1} MB of weights; load and read are of all of them, once",
+                n_bytes as f64 / 1e6
+            )?;
             writeln!(stdout, "{:8} {:>6} {:>10} {:>10} {:>10}", "", "depth", "tokens/s", "ms", "worst ms")?;
             for measured in all {
                 let (median, worst) =
                     (measured.median(), measured.runs.iter().max().copied().unwrap_or_default());
                 writeln!(
                     stdout,
-                    "{:8} {:>6} {:>10.1} {:>10.2} {:>10.2}",
+                    "{:8} {:>6} {:>10} {:>10.2} {:>10.2}",
                     measured.name,
                     measured.depth,
-                    measured.n_tokens as f64 / median.as_secs_f64(),
+                    measured.rate().map_or("-".into(), |rate| format!("{rate:.1}")),
                     ms(median),
                     ms(worst)
                 )?;
@@ -105,7 +115,7 @@ fn print(args: &BenchArgs, path: &str, all: &[Measured]) -> Result<(), Failure> 
         }
         Format::Json => {
             let values: Vec<Value> = all.iter().map(Measured::to_json).collect();
-            writeln!(stdout, "{:#}", json!({"model": path, "measured": values}))?;
+            writeln!(stdout, "{:#}", json!({"model": path, "weight_bytes": n_bytes, "measured": values}))?;
         }
         Format::Csv => {
             writeln!(stdout, "name,depth,tokens,run,ms")?;
@@ -127,10 +137,15 @@ impl Measured {
         runs[runs.len() / 2]
     }
 
+    /// Returns tokens per second.
+    fn rate(&self) -> Option<f64> {
+        (self.n_tokens > 0).then(|| self.n_tokens as f64 / self.median().as_secs_f64())
+    }
+
     fn to_json(&self) -> Value {
         let runs: Vec<f64> = self.runs.iter().copied().map(ms).collect();
         json!({"name": self.name, "depth": self.depth, "n_tokens": self.n_tokens, "ms": ms(self.median()), "runs_ms": runs,
-            "tokens_per_second": self.n_tokens as f64 / self.median().as_secs_f64()})
+            "tokens_per_second": self.rate()})
     }
 }
 

@@ -79,6 +79,13 @@ impl Bench {
         Ok(started.elapsed())
     }
 
+    /// Times one reading of all weights, which no step can be quicker than; also returns how many bytes they are.
+    pub fn read_weights(&self) -> (Duration, usize) {
+        let started = Instant::now();
+        let n_bytes = self.backend.read_weights();
+        (started.elapsed(), n_bytes)
+    }
+
     /// Makes the sequence `depth` tokens long.
     fn go_to(&mut self, depth: usize) -> Result<(), Error> {
         let n_kept = depth.min(self.sequence.tokens().len());

@@ -85,13 +85,20 @@ type Sums<const N: usize> = [[f32; PANEL]; N];
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch<const F: usize>(panel: &[u8], block_idx: usize) {
+    let (at, n_bytes) = panels::place::<F>(block_idx);
+    fetch_ahead(panel.as_ptr().wrapping_add(at), n_bytes);
+}
+
+/// Fetches `n_bytes` that lie [`PREFETCH_AHEAD`] behind an address.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch_ahead(start: *const u8, n_bytes: usize) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    for offset in panels::line_offsets::<F>(block_idx) {
-        let at = panel.as_ptr().wrapping_add(offset + PREFETCH_AHEAD);
+    for line in (0..n_bytes).step_by(64) {
         #[expect(unsafe_code, reason = "a hint about an address that is never read")]
         // SAFETY: fetching what is not there does nothing.
         unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(PREFETCH_AHEAD + line).cast());
         }
     }
 }
@@ -171,28 +178,11 @@ impl Target<'_> {
     fn compute(&self, isa: Isa, x: &Activations, rows: Range<usize>, panel_idx: usize) {
         let (format, panel) = (self.weights.format(), self.weights.panel(panel_idx));
         if format.is_float() {
-            let mut first = rows.start;
-            while first < rows.end {
-                first += match rows.end - first {
-                    1 => self.write(
-                        x,
-                        panel_idx,
-                        first,
-                        &float::panel::<1>(format, panel, x.rows(first, 1, 1)),
-                    ),
-                    2 | 3 => self.write(
-                        x,
-                        panel_idx,
-                        first,
-                        &float::panel::<2>(format, panel, x.rows(first, 2, 1)),
-                    ),
-                    _ => self.write(
-                        x,
-                        panel_idx,
-                        first,
-                        &float::panel::<4>(format, panel, x.rows(first, 4, 1)),
-                    ),
-                };
+            // Groups of rows are two times this.
+            for first in rows.clone().step_by(float::N_TOGETHER) {
+                let n = float::N_TOGETHER.min(rows.end - first);
+                let sums = float::panel(format, panel, x.rows(first, n, 1), n);
+                self.write(x, panel_idx, first, &sums[..n]);
             }
         } else {
             for_format!(format, |F, S| compute_codes::<F, S>(self, isa, x, rows, panel_idx));
@@ -308,6 +298,31 @@ fn unpacked_rows<const F: usize, const S: usize, const N: usize>(
 ) -> usize {
     target.fetch(panel_idx, first..first + N);
     target.write(x, panel_idx, first, &unpacked::<F, S, N>(isa, blocks, x.rows(first, N, S)))
+}
+
+/// Reads every byte of the weights packed with these, on all threads; returns how many they are. Nothing that computes
+/// with all of them can be quicker.
+pub(crate) fn read_all(pool: &Pool, panels: &Panels) -> usize {
+    let bytes = panels.all_bytes();
+    let part = bytes.len().div_ceil(pool.n_threads() * TASKS_PER_THREAD).max(1);
+    pool.for_each(bytes.chunks(part), |part| _ = std::hint::black_box(xor_of(part)));
+    bytes.len()
+}
+
+vectorised! {
+    fn xor_of(bytes: &[u8]) -> u64 {
+        let mut sums = [[0u64; 8]; 4];
+        for lines in bytes.as_chunks::<8>().0.as_chunks::<8>().0.as_chunks::<4>().0 {
+            #[cfg(target_arch = "x86_64")]
+            fetch_ahead(lines.as_ptr().cast(), size_of_val(lines));
+            for (sums, line) in sums.iter_mut().zip(lines) {
+                for (sum, word) in sums.iter_mut().zip(line) {
+                    *sum ^= u64::from_ne_bytes(*word);
+                }
+            }
+        }
+        sums.into_iter().flatten().fold(0, |sum, word| sum ^ word)
+    }
 }
 
 /// Makes sure that `rows` has what a kernel will read of `n_rows` rows.

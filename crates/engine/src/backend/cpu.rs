@@ -69,6 +69,13 @@ impl CpuBackend {
     }
 }
 
+impl CpuBackend {
+    /// Reads all repacked weights once, as a decoding step must; returns how many bytes they are.
+    pub(crate) fn read_weights(&self) -> usize {
+        self.weights.read(&self.pool)
+    }
+}
+
 impl Backend for CpuBackend {
     fn forward(
         &mut self,

@@ -137,6 +137,14 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads all panels once; returns how many bytes they are.
+    pub(crate) fn read(&self, pool: &Pool) -> usize {
+        match &self.head().data {
+            Data::Panels(panels) => kernel::read_all(pool, panels),
+            Data::Candle(_) => 0,
+        }
+    }
+
     /// Returns the matrix that turns the last hidden state into logits.
     pub(crate) fn head(&self) -> &Matrix {
         self.output.as_ref().unwrap_or(&self.token_embd)

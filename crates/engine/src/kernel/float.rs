@@ -1,81 +1,120 @@
 //! Panels of numbers: f16, bf16 and f32, multiplied as f32.
 
+use half::{bf16, f16};
+
 use super::activations::Rows;
-use super::panels::half_value;
-use super::{Format, PANEL, Sums, vectorised};
+#[cfg(target_arch = "x86_64")]
+use super::fetch_ahead;
+use super::{Format, Lanes, N_LANES, PANEL, Sums, vectorised};
 
 /// Partial sums of an output, added up at the end.
-const N_PARTS: usize = 4;
+const N_PARTS: usize = 2;
 
-/// Returns the sums of a panel for `N` of 1, 2 or 4 rows.
-pub(super) fn panel<const N: usize>(format: Format, panel: &[u8], rows: Rows<'_>) -> Sums<N> {
-    let mut sums = [[0.0; PANEL]; N];
-    match N {
-        1 => one(format, panel, rows, &mut sums),
-        2 => two(format, panel, rows, &mut sums),
-        4 => four(format, panel, rows, &mut sums),
-        _ => unreachable!("numbers are multiplied by 1, 2 or 4 rows"),
+/// Most rows multiplied together.
+pub(super) const N_TOGETHER: usize = 8;
+
+/// Returns the sums of a panel for up to 8 rows; the others are 0.
+pub(super) fn panel(format: Format, panel: &[u8], rows: Rows<'_>, n_rows: usize) -> Sums<N_TOGETHER> {
+    let mut sums = [[0.0; PANEL]; N_TOGETHER];
+    match format {
+        Format::F16 => panel_f16(panel, rows, n_rows, &mut sums),
+        Format::BF16 => panel_bf16(panel, rows, n_rows, &mut sums),
+        _ => panel_f32(panel, rows, n_rows, &mut sums),
     }
     sums
 }
 
 vectorised! {
-    fn one(format: Format, panel: &[u8], rows: Rows<'_>, sums: &mut [[f32; PANEL]]) {
-        any::<1>(format, panel, rows, sums);
+    fn panel_f16<L>(panel: &[u8], rows: Rows<'_>, n_rows: usize, sums: &mut Sums<N_TOGETHER>) {
+        any::<L, F16, 2>(panel, rows, n_rows, sums);
     }
 }
 vectorised! {
-    fn two(format: Format, panel: &[u8], rows: Rows<'_>, sums: &mut [[f32; PANEL]]) {
-        any::<2>(format, panel, rows, sums);
+    fn panel_bf16<L>(panel: &[u8], rows: Rows<'_>, n_rows: usize, sums: &mut Sums<N_TOGETHER>) {
+        any::<L, BF16, 2>(panel, rows, n_rows, sums);
     }
 }
 vectorised! {
-    fn four(format: Format, panel: &[u8], rows: Rows<'_>, sums: &mut [[f32; PANEL]]) {
-        any::<4>(format, panel, rows, sums);
+    fn panel_f32<L>(panel: &[u8], rows: Rows<'_>, n_rows: usize, sums: &mut Sums<N_TOGETHER>) {
+        any::<L, F32, 4>(panel, rows, n_rows, sums);
+    }
+}
+
+/// A kind of number of `B` bytes.
+trait Number<const B: usize> {
+    fn load<L: Lanes>(bytes: &[[u8; B]; N_LANES]) -> L;
+}
+
+struct F16;
+struct BF16;
+struct F32;
+
+impl Number<2> for F16 {
+    #[inline(always)]
+    fn load<L: Lanes>(bytes: &[[u8; 2]; N_LANES]) -> L {
+        L::load_f16(&bytes.map(f16::from_le_bytes))
+    }
+}
+
+impl Number<2> for BF16 {
+    #[inline(always)]
+    fn load<L: Lanes>(bytes: &[[u8; 2]; N_LANES]) -> L {
+        L::load_bf16(&bytes.map(bf16::from_le_bytes))
+    }
+}
+
+impl Number<4> for F32 {
+    #[inline(always)]
+    fn load<L: Lanes>(bytes: &[[u8; 4]; N_LANES]) -> L {
+        L::load(&bytes.map(f32::from_le_bytes))
     }
 }
 
 #[inline(always)]
-fn any<const N: usize>(format: Format, panel: &[u8], rows: Rows<'_>, sums: &mut [[f32; PANEL]]) {
-    match format {
-        Format::F16 => of::<N, 2>(panel, rows, sums, |bytes| half_value(u16::from_le_bytes(bytes))),
-        Format::BF16 => of::<N, 2>(panel, rows, sums, |bytes| bf16_value(u16::from_le_bytes(bytes))),
-        _ => of::<N, 4>(panel, rows, sums, f32::from_le_bytes),
-    }
-}
-
-/// The same for numbers of `B` bytes.
-#[inline(always)]
-fn of<const N: usize, const B: usize>(
+fn any<L: Lanes, T: Number<B>, const B: usize>(
     panel: &[u8],
     rows: Rows<'_>,
-    sums: &mut [[f32; PANEL]],
-    value: impl Fn([u8; B]) -> f32,
+    n_rows: usize,
+    sums: &mut Sums<N_TOGETHER>,
+) {
+    match n_rows {
+        1 => some::<L, T, B, 1>(panel, rows, sums),
+        2 => some::<L, T, B, 2>(panel, rows, sums),
+        3 => some::<L, T, B, 3>(panel, rows, sums),
+        4 => some::<L, T, B, 4>(panel, rows, sums),
+        5 => some::<L, T, B, 5>(panel, rows, sums),
+        6 => some::<L, T, B, 6>(panel, rows, sums),
+        7 => some::<L, T, B, 7>(panel, rows, sums),
+        _ => some::<L, T, B, N_TOGETHER>(panel, rows, sums),
+    }
+}
+
+#[inline(always)]
+fn some<L: Lanes, T: Number<B>, const B: usize, const N: usize>(
+    panel: &[u8],
+    rows: Rows<'_>,
+    sums: &mut Sums<N_TOGETHER>,
 ) {
     let n_in = rows.x.len() / N;
-    let xs: [&[[f32; N_PARTS]]; N] =
-        std::array::from_fn(|n| rows.x[n * n_in..(n + 1) * n_in].as_chunks::<N_PARTS>().0);
+    let mut xs = [&[][..]; N];
+    for (n, xs) in xs.iter_mut().enumerate() {
+        *xs = rows.x[n * n_in..(n + 1) * n_in].as_chunks::<N_PARTS>().0;
+    }
     let (numbers, _) = panel.as_chunks::<B>();
-    let (lines, _) = numbers.as_chunks::<PANEL>();
-    let mut parts = [[[0.0f32; PANEL]; N_PARTS]; N];
+    let (lines, _) = numbers.as_chunks::<N_LANES>();
+    let mut parts = [[L::splat(0.0); N_PARTS]; N];
     for (idx, lines) in lines.as_chunks::<N_PARTS>().0.iter().enumerate() {
-        for part in 0..N_PARTS {
-            let mut weights = [0.0; PANEL];
-            for (weight, bytes) in weights.iter_mut().zip(&lines[part]) {
-                *weight = value(*bytes);
-            }
+        #[cfg(target_arch = "x86_64")]
+        fetch_ahead(lines.as_ptr().cast(), size_of_val(lines));
+        for (part, line) in lines.iter().enumerate() {
+            let weights: L = T::load(line);
             for n in 0..N {
-                let x = xs[n][idx][part];
-                for (sum, weight) in parts[n][part].iter_mut().zip(&weights) {
-                    *sum = weight.mul_add(x, *sum);
-                }
+                parts[n][part] = L::splat(xs[n][idx][part]).mul_add(weights, parts[n][part]);
             }
         }
     }
-    for (sums, [a, b, c, d]) in sums.iter_mut().zip(parts) {
-        for (row, sum) in sums.iter_mut().enumerate() {
-            *sum = (a[row] + b[row]) + (c[row] + d[row]);
-        }
+    for (sums, parts) in sums.iter_mut().zip(parts) {
+        parts[0].add(parts[1]).store(sums);
     }
 }
 
@@ -84,14 +123,9 @@ pub(super) fn row(format: Format, panel: &[u8], row: usize, out: &mut Vec<f32>) 
     let n_bytes = format.n_bits() / 8;
     let numbers = panel.chunks_exact(n_bytes).skip(row).step_by(PANEL);
     out.extend(numbers.map(|bytes| match (format, bytes) {
-        (Format::F16, [a, b]) => half_value(u16::from_le_bytes([*a, *b])),
-        (Format::BF16, [a, b]) => bf16_value(u16::from_le_bytes([*a, *b])),
+        (Format::F16, [a, b]) => f16::from_le_bytes([*a, *b]).to_f32(),
+        (Format::BF16, [a, b]) => bf16::from_le_bytes([*a, *b]).to_f32(),
         (_, [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
         _ => unreachable!("numbers of 2 or 4 bytes"),
     }));
-}
-
-#[inline(always)]
-fn bf16_value(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }

@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use half::f16;
+use half::{bf16, f16};
 
 /// How many floats.
 pub(crate) const N_LANES: usize = 16;
@@ -19,6 +19,7 @@ pub(crate) trait Lanes: Copy {
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; N_LANES]) -> Self;
     fn load_f16(from: &[f16; N_LANES]) -> Self;
+    fn load_bf16(from: &[bf16; N_LANES]) -> Self;
     fn store(self, to: &mut [f32; N_LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -80,6 +81,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load_f16(from: &[f16; N_LANES]) -> Self {
         Self(from.map(f16::to_f32))
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16; N_LANES]) -> Self {
+        Self(from.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; N_LANES]) {
@@ -167,6 +172,14 @@ impl Lanes for Twice8 {
     #[inline(always)]
     fn load_f16(from: &[f16; N_LANES]) -> Self {
         let half = |at: usize| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(at).cast())) };
+        Self([half(0), half(8)])
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16; N_LANES]) -> Self {
+        let half = |at: usize| unsafe {
+            let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(at).cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper))
+        };
         Self([half(0), half(8)])
     }
     #[inline(always)]
@@ -267,6 +280,13 @@ impl Lanes for Once16 {
     #[inline(always)]
     fn load_f16(from: &[f16; N_LANES]) -> Self {
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16; N_LANES]) -> Self {
+        Self(unsafe {
+            let upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper))
+        })
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; N_LANES]) {

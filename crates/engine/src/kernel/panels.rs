@@ -240,11 +240,11 @@ const fn high_place(n_high_bits: usize, group: usize) -> (usize, usize) {
     if n_high_bits == 1 { (0, group) } else { (group / 4, group % 4 * 2) }
 }
 
-/// Returns where the 64-byte lines of a panel's block begin, about.
+/// Returns about where a panel's block begins, and its length.
 #[inline(always)]
-pub(super) fn line_offsets<const F: usize>(block_idx: usize) -> impl Iterator<Item = usize> {
+pub(super) const fn place<const F: usize>(block_idx: usize) -> (usize, usize) {
     let n_bytes = const { Layout::of(Format::QUANTISED[F]).n_bytes };
-    (0..n_bytes).step_by(64).map(move |line| block_idx * n_bytes + line)
+    (block_idx * n_bytes, n_bytes)
 }
 
 /// Reads block `block_idx` of a panel of format `Format::QUANTISED[F]`, which has `S` scales.
@@ -320,7 +320,7 @@ fn half_values(bytes: &[u8; HALVES]) -> [f32; PANEL] {
 
 /// Returns the value of an f16, without a branch; infinity and what is no number count on from 65,504.
 #[inline(always)]
-pub(super) fn half_value(half: u16) -> f32 {
+fn half_value(half: u16) -> f32 {
     /// 2⁻¹⁴: the smallest f16 with a whole mantissa.
     const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
     let bits = u32::from(half & 0x7fff) << 13;
@@ -347,6 +347,14 @@ impl Panels {
 
     pub(super) fn n_panels(&self) -> usize {
         self.n_out.div_ceil(PANEL)
+    }
+
+    /// Returns the bytes of all matrices that were packed together.
+    ///
+    /// # Panics
+    /// Before their packer has packed.
+    pub(super) fn all_bytes(&self) -> &[u8] {
+        self.pages.get().expect("packed")
     }
 
     /// Returns a panel's bytes.
