@@ -257,7 +257,7 @@ fn compute_codes<const F: usize, const S: usize>(
                 let n = N_GROUPED.min(rows.end - first);
                 target.fetch(panel_idx, first..first + n);
                 let rows = x.rows(first, n, S);
-                check::<S>(rows, n);
+                check::<S>(isa, rows, n);
                 #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
                 // SAFETY: `isa` is one that the processor has, the rows were checked right above.
                 let sums = unsafe { amx::unpacked::<S>(blocks, rows, n) };
@@ -268,10 +268,10 @@ fn compute_codes<const F: usize, const S: usize>(
         let mut first = rows.start;
         while first < rows.end {
             first += match rows.end - first {
-                1 => unpacked_rows::<F, S, 1>(target, isa, x, first, panel_idx, blocks),
-                2 | 3 => unpacked_rows::<F, S, 2>(target, isa, x, first, panel_idx, blocks),
-                4..8 => unpacked_rows::<F, S, 4>(target, isa, x, first, panel_idx, blocks),
-                _ => unpacked_rows::<F, S, 8>(target, isa, x, first, panel_idx, blocks),
+                1 => unpacked_rows::<S, 1>(target, isa, x, first, panel_idx, blocks),
+                2 | 3 => unpacked_rows::<S, 2>(target, isa, x, first, panel_idx, blocks),
+                4..8 => unpacked_rows::<S, 4>(target, isa, x, first, panel_idx, blocks),
+                _ => unpacked_rows::<S, 8>(target, isa, x, first, panel_idx, blocks),
             };
         }
     });
@@ -288,7 +288,7 @@ fn packed_rows<const F: usize, const S: usize, const N: usize>(
     target.write(x, panel_idx, first, &packed::<F, S, N>(isa, panel, x.rows(first, N, S)));
 }
 
-fn unpacked_rows<const F: usize, const S: usize, const N: usize>(
+fn unpacked_rows<const S: usize, const N: usize>(
     target: &Target<'_>,
     isa: Isa,
     x: &Activations,
@@ -297,7 +297,7 @@ fn unpacked_rows<const F: usize, const S: usize, const N: usize>(
     blocks: &[Block],
 ) -> usize {
     target.fetch(panel_idx, first..first + N);
-    target.write(x, panel_idx, first, &unpacked::<F, S, N>(isa, blocks, x.rows(first, N, S)))
+    target.write(x, panel_idx, first, &unpacked::<S, N>(isa, blocks, x.rows(first, N, S)))
 }
 
 /// Reads every byte of the weights packed with these, on all threads; returns how many they are. Nothing that computes
@@ -329,20 +329,16 @@ vectorised! {
 ///
 /// # Panics
 /// If not.
-fn check<const S: usize>(rows: Rows<'_>, n_rows: usize) {
+fn check<const S: usize>(isa: Isa, rows: Rows<'_>, n_rows: usize) {
     assert!(n_rows <= rows.stride);
+    assert!(!isa.takes_words() || rows.words.len() == rows.quants.len());
     let n = (rows.n_blocks * rows.stride).saturating_sub(rows.stride - n_rows);
-    assert!(
-        rows.quants.len() >= n
-            && rows.scales.len() >= n
-            && rows.n_sums.len() >= n
-            && rows.sums.len() >= n * S
-    );
+    assert!(rows.quants.len() >= n && rows.scales.len() >= n && rows.sums.len() >= n * S);
 }
 
 /// Returns the sums of a packed panel for `N` rows.
 fn packed<const F: usize, const S: usize, const N: usize>(isa: Isa, panel: &[u8], rows: Rows<'_>) -> Sums<N> {
-    check::<S>(rows, N);
+    check::<S>(isa, rows, N);
     match isa {
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
@@ -368,12 +364,8 @@ fn packed<const F: usize, const S: usize, const N: usize>(isa: Isa, panel: &[u8]
 }
 
 /// Returns the sums of a panel's blocks for `N` rows.
-fn unpacked<const F: usize, const S: usize, const N: usize>(
-    isa: Isa,
-    blocks: &[Block],
-    rows: Rows<'_>,
-) -> Sums<N> {
-    check::<S>(rows, N);
+fn unpacked<const S: usize, const N: usize>(isa: Isa, blocks: &[Block], rows: Rows<'_>) -> Sums<N> {
+    check::<S>(isa, rows, N);
     assert_eq!(blocks.len(), rows.n_blocks);
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -383,11 +375,11 @@ fn unpacked<const F: usize, const S: usize, const N: usize>(
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
         // SAFETY: as above.
-        Isa::AvxVnni => unsafe { avx2::avx_vnni::unpacked::<F, S, N>(blocks, rows) },
+        Isa::AvxVnni => unsafe { avx2::avx_vnni::unpacked::<S, N>(blocks, rows) },
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { avx2::avx2::unpacked::<F, S, N>(blocks, rows) },
+        Isa::Avx2 => unsafe { avx2::avx2::unpacked::<S, N>(blocks, rows) },
         _ => {
             let mut sums = [[0.0; PANEL]; N];
             for (block_idx, block) in blocks.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Rows of activations, quantised.
 
-use super::{BLOCK, Lanes, ROUNDER, vectorised};
+use super::{BLOCK, Lanes, ROUNDER, isa, vectorised};
 
 /// Weight of a coarse quant in fine ones, as a shift.
 pub(super) const COARSE_BITS: u32 = 7;
@@ -26,9 +26,9 @@ pub(crate) struct Activations {
     n_blocks: usize,
     /// `[group][n_blocks][row of the group]`, as are the others.
     quants: Vec<Quants>,
+    /// The same quants as words, where a kernel takes them so.
+    words: Vec<Words>,
     scales: Vec<f32>,
-    /// Sums of quants.
-    n_sums: Vec<i32>,
     /// Sums of the values that the quants stand for.
     sums: Vec<f32>,
     /// The same for the first and the second half of a block.
@@ -43,14 +43,21 @@ pub(crate) const N_GROUPED: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quants(pub(super) [[i8; BLOCK]; 2]);
 
+/// A block's quants as words: of each four the first, the third, the second and the fourth.
+///
+/// Codes are four bytes of a row in a lane; as two words there are first the even ones of them, then the odd ones.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words(pub(super) [i16; BLOCK]);
+
 /// A group of rows, to be filled.
 pub(crate) struct GroupMut<'a> {
     /// `[n_rows, n_in]`.
     pub(crate) x: &'a mut [f32],
     n_blocks: usize,
     quants: &'a mut [Quants],
+    words: &'a mut [Words],
     scales: &'a mut [f32],
-    n_sums: &'a mut [i32],
     sums: &'a mut [f32],
     half_sums: &'a mut [[f32; 2]],
 }
@@ -63,8 +70,8 @@ pub(super) struct Rows<'a> {
     /// `[n_rows, n_in]`.
     pub(super) x: &'a [f32],
     pub(super) quants: &'a [Quants],
+    pub(super) words: &'a [Words],
     pub(super) scales: &'a [f32],
-    pub(super) n_sums: &'a [i32],
     /// `S` numbers for each block.
     pub(super) sums: &'a [f32],
 }
@@ -80,7 +87,9 @@ impl Activations {
         self.x.resize(n_rows * n_in, 0.0);
         self.quants.resize(n_blocks, Quants([[0; BLOCK]; 2]));
         self.scales.resize(n_blocks, 0.0);
-        self.n_sums.resize(n_blocks, 0);
+        if needs_words() {
+            self.words.resize(n_blocks, Words([0; BLOCK]));
+        }
         self.sums.resize(n_blocks, 0.0);
         self.half_sums.resize(n_blocks, [0.0; 2]);
     }
@@ -89,7 +98,7 @@ impl Activations {
     pub(crate) fn groups_mut(&mut self) -> impl ExactSizeIterator<Item = GroupMut<'_>> {
         let (n_in, n_blocks) = (self.x.len() / self.n_rows.max(1), self.n_blocks);
         // Not `chunks_mut`, which makes nothing of nothing: where there are no blocks each group gets empty slices.
-        let mut rest = (&mut self.quants[..], &mut self.scales[..], &mut self.n_sums[..]);
+        let mut rest = (&mut self.quants[..], &mut self.words[..], &mut self.scales[..]);
         let mut rest_of_sums = (&mut self.sums[..], &mut self.half_sums[..]);
         self.x.chunks_mut((N_GROUPED * n_in).max(1)).map(move |x| {
             let n = x.len() / n_in * n_blocks;
@@ -97,8 +106,8 @@ impl Activations {
                 x,
                 n_blocks,
                 quants: rest.0.split_off_mut(..n).expect("blocks of each row"),
-                scales: rest.1.split_off_mut(..n).expect("blocks of each row"),
-                n_sums: rest.2.split_off_mut(..n).expect("blocks of each row"),
+                words: rest.1.split_off_mut(..n.min(rest.1.len())).expect("blocks of each row, or none"),
+                scales: rest.2.split_off_mut(..n).expect("blocks of each row"),
                 sums: rest_of_sums.0.split_off_mut(..n).expect("blocks of each row"),
                 half_sums: rest_of_sums.1.split_off_mut(..n).expect("blocks of each row"),
             }
@@ -133,8 +142,8 @@ impl Activations {
             stride,
             x: &self.x[first * n_in..(first + n) * n_in],
             quants: &self.quants[blocks.clone()],
-            scales: &self.scales[blocks.clone()],
-            n_sums: &self.n_sums[blocks],
+            words: self.words.get(blocks.clone()).unwrap_or_default(),
+            scales: &self.scales[blocks],
             sums,
         }
     }
@@ -155,14 +164,33 @@ vectorised! {
             for (block_idx, x) in row.iter().enumerate() {
                 let at = block_idx * n_rows + row_idx;
                 let (scale, n_sums) = quantise_block::<L>(x, &mut group.quants[at]);
-                let n_sum = n_sums[0] + n_sums[1];
                 group.scales[at] = scale;
-                group.n_sums[at] = n_sum;
-                group.sums[at] = scale * n_sum as f32;
+                group.sums[at] = scale * (n_sums[0] + n_sums[1]) as f32;
                 group.half_sums[at] = n_sums.map(|n_sum| scale * n_sum as f32);
+                if let Some(words) = group.words.get_mut(at) {
+                    *words = words_of(&group.quants[at]);
+                }
             }
         }
     }
+}
+
+/// Returns whether some kernel of this process takes words: in tests all are tried.
+fn needs_words() -> bool {
+    cfg!(test) || isa().takes_words()
+}
+
+#[inline(always)]
+fn words_of(Quants([coarse, fine]): &Quants) -> Words {
+    let mut words = [0; BLOCK];
+    for ((words, coarse), fine) in
+        words.as_chunks_mut::<4>().0.iter_mut().zip(coarse.as_chunks::<4>().0).zip(fine.as_chunks::<4>().0)
+    {
+        for (word, idx) in words.iter_mut().zip([0, 2, 1, 3]) {
+            *word = (i16::from(coarse[idx]) << COARSE_BITS) + i16::from(fine[idx]);
+        }
+    }
+    Words(words)
 }
 
 /// Returns a block's scale and the sum of quants of each half.

@@ -23,6 +23,11 @@ pub(crate) enum Isa {
 impl Isa {
     const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::AmxInt8];
 
+    /// Returns whether its kernels take quants as words, and not as two bytes.
+    pub(super) fn takes_words(self) -> bool {
+        matches!(self, Self::Avx2 | Self::AvxVnni)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
