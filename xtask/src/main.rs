@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy`, `cargo xtask ci`, `cargo xtask model`.
+//! The project's own tasks: `cargo xtask tidy`, `ci`, `bench peers`, `model`.
 //!
 //! In: the command line. Out: findings or step results on stdout and stderr, exit code 0, 1 or 2.
 //! Never: part of what is shipped; depends on none of our crates, so that it runs when they do not build.
@@ -7,6 +7,7 @@
 
 mod ci;
 mod model;
+mod peers;
 mod tidy;
 mod tools;
 
@@ -20,6 +21,7 @@ Usage: cargo xtask COMMAND
   ci [--only STEP]… [--skip STEP]…
                              everything CI runs, in this order:
                              needs, fmt, tidy, clippy, tools, build, model, test
+  bench peers [ARG]…         measure beside llama.cpp, which the first time is built; ARGs go to bench/peers.py
   model                      print the path of the test model; pull it when it is not here
 ";
 
@@ -39,6 +41,13 @@ fn main() -> ExitCode {
                 println!("{}", path.display());
                 ExitCode::SUCCESS
             }
+            Err(message) => {
+                eprintln!("error: {message}");
+                ExitCode::FAILURE
+            }
+        },
+        ["bench", "peers", rest @ ..] => match peers::run(&root, rest) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
                 eprintln!("error: {message}");
                 ExitCode::FAILURE

@@ -9,6 +9,14 @@ use std::process::{Command, Stdio};
 /// Returns the path of the test model: `TANDEM_TEST_MODEL` when it is set, else the default model, pulled
 /// into the user's data directory when it is not there yet.
 pub fn path(root: &Path) -> Result<PathBuf, String> {
+    if std::env::var_os("TANDEM_TEST_MODEL").is_some() {
+        return path_by(Path::new(""));
+    }
+    path_by(&agent_binary(root)?)
+}
+
+/// The same by the given build of `agent`, which is not needed when `TANDEM_TEST_MODEL` is set.
+pub fn path_by(agent: &Path) -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("TANDEM_TEST_MODEL") {
         let given = PathBuf::from(given);
         return match given.is_file() {
@@ -16,9 +24,8 @@ pub fn path(root: &Path) -> Result<PathBuf, String> {
             false => Err(format!("TANDEM_TEST_MODEL is {}, where no file is", given.display())),
         };
     }
-    let agent = agent_binary(root)?;
-    pull(&agent)?;
-    let output = Command::new(&agent)
+    pull(agent)?;
+    let output = Command::new(agent)
         .args(["models", "path"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

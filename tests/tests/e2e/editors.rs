@@ -41,6 +41,12 @@ fn i_9_no_source_text_is_logged_above_trace() {
 }
 
 #[test]
+fn an_idle_server_leaves_the_processor_alone() {
+    let output = run(script("python3", "tests/lsp/idle.py").args(["--seconds", "5"]));
+    assert!(output.status.success());
+}
+
+#[test]
 fn neovim_shows_ghost_text_and_tab_accepts_it() {
     passes("python3", "tests/editors/nvim.py");
 }

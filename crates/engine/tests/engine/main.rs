@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod generation;
+mod identity;
 mod parity;
 
 use std::path::PathBuf;
