@@ -7,6 +7,10 @@ use super::activations::{COARSE_BITS, Rows};
 use super::panels::{Block, N_GROUPS, unpack};
 use super::{PANEL, Sums, prefetch};
 
+/// Most rows whose coarse and fine products are added up apart; of more there are enough sums on their way at once, and
+/// no registers.
+const N_APART: usize = 4;
+
 /// Returns the sums of a packed panel for `N` rows.
 ///
 /// # Safety
@@ -71,26 +75,51 @@ unsafe fn add_block<const N: usize, const S: usize>(
     for part in 0..S {
         // SAFETY: the caller has checked that there are quants for each row and block, 16 times 4 bytes each.
         unsafe {
-            let mut coarse = [_mm512_setzero_si512(); N];
-            let mut fine = [_mm512_setzero_si512(); N];
-            // The groups outside, the rows inside: all sums stay in registers.
             let first = part * N_GROUPS / S;
-            for (group, &codes) in codes.iter().enumerate().skip(first).take(N_GROUPS / S) {
-                for n in 0..N {
-                    let quants = rows.quants.as_ptr().add(block_idx * rows.stride + n).cast::<i32>();
-                    let (coarse_quant, fine_quant) =
-                        (quants.add(group).read(), quants.add(N_GROUPS + group).read());
-                    coarse[n] = _mm512_dpbusd_epi32(coarse[n], codes, _mm512_set1_epi32(coarse_quant));
-                    fine[n] = _mm512_dpbusd_epi32(fine[n], codes, _mm512_set1_epi32(fine_quant));
+            let at = block_idx * rows.stride;
+            let quants = rows.quants.as_ptr().add(at).cast::<i32>();
+            // 128 · coarse + fine; at most 255 · 127 · 32 · 128 in a lane, which fits.
+            let dots = if N <= N_APART {
+                let coarse = dots::<N, S>([_mm512_setzero_si512(); N], &codes, first, quants);
+                let fine = dots::<N, S>([_mm512_setzero_si512(); N], &codes, first, quants.add(N_GROUPS));
+                let mut both = fine;
+                for (both, coarse) in both.iter_mut().zip(coarse) {
+                    *both = _mm512_add_epi32(_mm512_slli_epi32::<COARSE_BITS>(coarse), *both);
                 }
-            }
-            for n in 0..N {
-                // 128 · coarse + fine; at most 255 · 127 · 32 · 128 in a lane, which fits.
-                let dots = _mm512_add_epi32(_mm512_slli_epi32::<COARSE_BITS>(coarse[n]), fine[n]);
-                add_dots::<S>(block, part, dots, rows, block_idx * rows.stride + n, &mut sums[n]);
+                both
+            } else {
+                let mut coarse = dots::<N, S>([_mm512_setzero_si512(); N], &codes, first, quants);
+                for coarse in &mut coarse {
+                    *coarse = _mm512_slli_epi32::<COARSE_BITS>(*coarse);
+                }
+                dots::<N, S>(coarse, &codes, first, quants.add(N_GROUPS))
+            };
+            for (n, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
+                add_dots::<S>(block, part, dots, rows, at + n, sums);
             }
         }
     }
+}
+
+/// Adds the dot products of one part of a block of codes with `N` rows, whose quants are a block apart.
+#[inline(always)]
+unsafe fn dots<const N: usize, const S: usize>(
+    mut dots: [__m512i; N],
+    codes: &[__m512i; N_GROUPS],
+    first: usize,
+    quants: *const i32,
+) -> [__m512i; N] {
+    // The groups outside, the rows inside: all sums stay in registers.
+    for (group, &codes) in codes.iter().enumerate().skip(first).take(N_GROUPS / S) {
+        for (n, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: the caller's rows have quants, 16 times 4 bytes each.
+            unsafe {
+                let quants = quants.add(n * 2 * N_GROUPS + group).read();
+                *dots = _mm512_dpbusd_epi32(*dots, codes, _mm512_set1_epi32(quants));
+            }
+        }
+    }
+    dots
 }
 
 /// Adds dot products of codes and quants to the sums of a row, in what they stand for; `at` is the row's block.
