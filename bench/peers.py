@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import subprocess
 import tempfile
@@ -81,8 +80,8 @@ def ours(agent, path, depths):
     command = [agent, "bench", "--model", str(path), "--repeat", "1", "--pp", str(PP), "--tg", str(TG)]
     command += ["--rows", str(max(ROWS)), "--depth", ",".join(map(str, depths)), "--format", "json"]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    runs = {(one["name"], one["depth"]): one["runs_ms"][0] / 1e3 for one in result["measured"]}
-    return runs, result["weight_bytes"]
+    runs = {(one["name"], one["depth"]): one["ms"] / 1e3 for one in result["measured"]}
+    return runs, result
 
 
 def quantised(source, ftype, path):
@@ -162,15 +161,15 @@ def main():
     args = parser.parse_args()
     agent, model = os.environ["TANDEM_AGENT"], os.environ["TANDEM_TEST_MODEL"]
     n_threads = os.cpu_count()
-    rows, sizes, peak_kib = [], {}, None
+    rows, sizes, peaks = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for format_name, path in models(model, pathlib.Path(folder), args.formats).items():
             peer = Peer(path, n_threads, max(args.depths) + PP + TG)
             peer.prefill(0)
             for run in range(1, args.runs + 1):
-                measured, sizes[format_name] = ours(agent, path, args.depths)
-                # The first file is the smallest, and this is the largest of all children so far.
-                peak_kib = peak_kib or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+                measured, result = ours(agent, path, args.depths)
+                sizes[format_name] = result["weight_bytes"]
+                peaks[format_name] = result["peak_memory_bytes"], path.stat().st_size
                 for (name, depth), seconds in measured.items():
                     rows.append((format_name, name, depth, run, "tandem", seconds))
                 for depth in args.depths:
@@ -179,10 +178,10 @@ def main():
                 for n_rows in ROWS:
                     rows.append((format_name, f"T({n_rows})", 0, run, "llama.cpp", peer.verify(n_rows)))
             del peer
-    write(args, rows, sizes, peak_kib, n_threads)
+    write(args, rows, sizes, peaks, n_threads)
 
 
-def summary_of(args, rows, sizes):
+def summary_of(args, rows, sizes, peaks):
     def median(*key):
         return statistics.median(row[5] for row in rows if row[:3] == key[:3] and row[4] == key[3])
 
@@ -201,27 +200,31 @@ def summary_of(args, rows, sizes):
             times = [median(format_name, f"T({n})", 0, engine) for n in ROWS]
             cells = [f"{1e3 * seconds:.2f} ({seconds / times[0]:.2f})" for seconds in times]
             lines.append(f"| {format_name} | {engine} | " + " | ".join(cells) + " |")
-    lines += ["", "What decoding (tg at depth 0) reads of the weights, beside a loop that only reads them:", ""]
+    lines += ["", "What decoding (tg at depth 0) reads of the weights, beside a loop that only reads them (median of nine):", ""]
     lines += ["| format | MB | read GB/s | decoding GB/s | share |", "|---|---|---|---|---|"]
     for format_name, n_bytes in sizes.items():
         read = n_bytes / median(format_name, "read", 0, "tandem") / 1e9
         decoded = n_bytes * TG / median(format_name, f"tg{TG}", 0, "tandem") / 1e9
         lines.append(f"| {format_name} | {n_bytes / 1e6:.0f} | {read:.1f} | {decoded:.1f} | {decoded / read:.0%} |")
+    lines += ["", f"Loading, and the most memory a run had (it goes to depth {max(args.depths) + PP}):", ""]
+    lines += ["| format | file MB | load ms | peak MB |", "|---|---|---|---|"]
+    for format_name, (peak, n_bytes) in peaks.items():
+        load = median(format_name, "load", 0, "tandem")
+        lines.append(f"| {format_name} | {n_bytes / 1e6:.0f} | {1e3 * load:.0f} | {(peak or 0) / 1e6:.0f} |")
     return f"Medians of {args.runs}, interleaved.\n\n" + "\n".join(lines) + "\n"
 
 
-def write(args, rows, sizes, peak_kib, n_threads):
+def write(args, rows, sizes, peaks, n_threads):
     root = pathlib.Path(__file__).parent / "runs" / f"{datetime.date.today()}-{args.name}"
     root.mkdir(parents=True, exist_ok=True)
     with open(root / "raw.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["format", "name", "depth", "run", "engine", "seconds"])
         writer.writerows((*row[:5], f"{row[5]:.6f}") for row in rows)
-    summary = summary_of(args, rows, sizes)
+    summary = summary_of(args, rows, sizes, peaks)
     (root / "summary.md").write_text(summary)
     info = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in open("/proc/cpuinfo") if ":" in line}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    loads = [row[5] for row in rows if row[1] == "load" and row[0] == next(iter(sizes))]
     (root / "setup.md").write_text(
         f"- machine: {info.get('model name')}, {n_threads} cores\n"
         f"- tandem: {commit}, release build, {n_threads} threads, TANDEM_ISA={os.environ.get('TANDEM_ISA', '')}\n"
@@ -229,8 +232,6 @@ def write(args, rows, sizes, peak_kib, n_threads):
         f"- its system: {llama_cpp.llama_print_system_info().decode().strip()}\n"
         f"- model: SmolLM2-135M-Instruct.Q4_1.gguf; Q4_0 and Q8_0 requantised from it by llama.cpp; those 1536 wide\n"
         f"  are {N_LAYERS} layers of random weights\n"
-        f"- {next(iter(sizes))} loaded in {1e3 * statistics.median(loads):.0f} ms; peak memory of the first run, which\n"
-        f"  goes to depth {max(args.depths)}: {peak_kib / 1024:.0f} MiB\n"
     )
     print(summary)
 

@@ -66,7 +66,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     let mut all = Vec::new();
     all.push(Measured { name: "load".into(), depth: 0, n_tokens: 0, runs: vec![started.elapsed()] });
     let (_, n_bytes) = bench.read_weights();
-    let runs = (0..args.repeat).map(|_| bench.read_weights().0).collect();
+    // Often enough to find a moment when nobody else reads.
+    let runs = (0..args.repeat.max(9)).map(|_| bench.read_weights().0).collect();
     all.push(Measured { name: "read".into(), depth: 0, n_tokens: 0, runs });
     for &depth in &args.depth {
         let mut measure =
@@ -115,7 +116,11 @@ fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Resu
         }
         Format::Json => {
             let values: Vec<Value> = all.iter().map(Measured::to_json).collect();
-            writeln!(stdout, "{:#}", json!({"model": path, "weight_bytes": n_bytes, "measured": values}))?;
+            writeln!(
+                stdout,
+                "{:#}",
+                json!({"model": path, "weight_bytes": n_bytes, "peak_memory_bytes": peak_memory(), "measured": values})
+            )?;
         }
         Format::Csv => {
             writeln!(stdout, "name,depth,tokens,run,ms")?;
@@ -128,6 +133,13 @@ fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Returns the most memory this process ever had, where the system says it.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 impl Measured {

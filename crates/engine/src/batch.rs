@@ -22,7 +22,7 @@ pub struct StepBatch<'a> {
     pub tokens: &'a [TokenId],
     /// The spans, in the order of `tokens`; their `n_tokens` add up to `n_rows`.
     pub spans: &'a [RowSpan<'a>],
-    /// Indices of the rows whose logits are wanted, ascending.
+    /// Indices of the rows whose logits are wanted, each greater than the one before.
     pub logits: &'a [usize],
 }
 

@@ -159,10 +159,13 @@ impl KvPool {
             let layer = &mut self.layers[layer_idx];
             let places = layer.k[to + within..].iter_mut().step_by(BLOCK_TOKENS);
             for (place, k) in places.zip(&k[from..from + self.head_dim]) {
-                *place = f16::from_f32(*k);
+                *place = rounded(*k);
             }
             let to = to + within * self.head_dim;
-            narrow(&v[from..from + self.head_dim], &mut layer.v[to..to + self.head_dim]);
+            let places = layer.v[to..to + self.head_dim].iter_mut();
+            for (place, v) in places.zip(&v[from..from + self.head_dim]) {
+                *place = rounded(*v);
+            }
         }
     }
 
@@ -183,6 +186,13 @@ impl KvPool {
     fn allocate(&mut self) -> Result<BlockId, KvFull> {
         if let Some(block) = self.free.pop() {
             self.n_references[block.0 as usize] = 1;
+            // Positions that nobody has written yet are multiplied with 0, which infinity outlives.
+            let n_values = self.n_kv_heads * BLOCK_TOKENS * self.head_dim;
+            let from = self.offset(block, 0);
+            for layer in &mut self.layers {
+                layer.k[from..from + n_values].fill(f16::ZERO);
+                layer.v[from..from + n_values].fill(f16::ZERO);
+            }
             return Ok(block);
         }
         if self.n_references.len() >= self.n_max_blocks {
@@ -211,9 +221,9 @@ impl KvPool {
     }
 }
 
-fn narrow(from: &[f32], to: &mut [f16]) {
-    use half::slice::HalfFloatSliceExt;
-    to.convert_from_f32_slice(from);
+/// Rounds to f16; what is too large for it becomes its largest, and not infinity.
+fn rounded(x: f32) -> f16 {
+    f16::from_f32(x.clamp(-f16::MAX.to_f32_const(), f16::MAX.to_f32_const()))
 }
 
 #[cfg(test)]
@@ -275,6 +285,22 @@ mod tests {
         assert_eq!(contents(&pool, &sequence), (0..5).chain([77; 30]).collect::<Vec<_>>());
         pool.release(sequence);
         assert_eq!(pool.n_used_blocks(), 0);
+    }
+
+    #[test]
+    fn a_block_used_again_is_empty_and_no_value_is_infinite() {
+        let mut pool = KvPool::new(&spec(), 16);
+        let mut first = Sequence::default();
+        pool.reserve(&mut first, 2).expect("the pool is large enough");
+        for position in 0..2 {
+            pool.write(0, first.blocks(), position, &[1e9; 8], &[[-1e9, f32::NAN][position]; 8]);
+        }
+        assert_eq!(pool.values(0, first.blocks()[0], 0)[..4], [-f16::MAX; 4]);
+        pool.release(first);
+        let mut second = Sequence::default();
+        pool.reserve(&mut second, 1).expect("the pool is large enough");
+        assert!(pool.values(0, second.blocks()[0], 1).iter().all(|value| *value == f16::ZERO));
+        assert!(pool.keys(0, second.blocks()[0], 1).iter().all(|value| *value == f16::ZERO));
     }
 
     #[test]

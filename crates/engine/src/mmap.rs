@@ -51,8 +51,11 @@ impl Mmap {
     pub(crate) fn forget(&self, part: &[u8]) {
         #[cfg(unix)]
         if let Some(at) = (part.as_ptr() as usize).checked_sub(self.map.as_ptr() as usize) {
-            // SAFETY: the map is of a file and never written, so that a page read again has the same bytes. An address
-            // outside it is refused with an error; so is, on some systems, the advice, and nothing is lost then.
+            if part.len() > self.map.len() || at > self.map.len() - part.len() {
+                return;
+            }
+            // SAFETY: the part lies in the map, which is of a file and never written, so that a page read again has the
+            // same bytes. Where the advice is refused nothing is lost.
             let _ = unsafe {
                 self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, part.len())
             };

@@ -139,10 +139,12 @@ impl Weights {
 
     /// Reads all panels once; returns how many bytes they are.
     pub(crate) fn read(&self, pool: &Pool) -> usize {
-        match &self.head().data {
-            Data::Panels(panels) => kernel::read_all(pool, panels),
-            Data::Candle(_) => 0,
-        }
+        let mut matrices = self.layers.iter().flat_map(|layer| [&layer.q, &layer.gate]).chain([self.head()]);
+        let panels = matrices.find_map(|matrix| match &matrix.data {
+            Data::Panels(panels) => Some(panels),
+            Data::Candle(_) => None,
+        });
+        panels.map_or(0, |panels| kernel::read_all(pool, panels))
     }
 
     /// Returns the matrix that turns the last hidden state into logits.

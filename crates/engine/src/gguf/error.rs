@@ -100,8 +100,8 @@ pub enum Error {
         /// What the file has.
         found: String,
     },
-    /// `general.alignment` is not a power of two.
-    #[error("`general.alignment` is {0}, which is not a power of two up to 65536")]
+    /// `general.alignment` is not a power of two, or too small or too large.
+    #[error("`general.alignment` is {0}, which is not a power of two from 8 to 65536")]
     Alignment(u64),
     /// A tensor has no dimension or too many, an empty one, or more elements than a file can hold.
     #[error("tensor `{tensor}` has the impossible shape {shape}")]

@@ -21,6 +21,8 @@ const SHORTEST_ENTRY: u64 = 8 + 1 + 4 + 1;
 const SHORTEST_TENSOR: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 /// The alignment without `general.alignment`, the specification's.
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// The specification's; numbers of any type can then be read in place.
+const SMALLEST_ALIGNMENT: u64 = 8;
 /// More than a page of any system; a larger alignment is a damaged number.
 const LARGEST_ALIGNMENT: u64 = 1 << 16;
 
@@ -159,7 +161,7 @@ fn alignment(header: &Header, bytes: &[u8]) -> Result<u64, Error> {
         expected: "an unsigned integer",
         found: value.to_string(),
     })?;
-    if !alignment.is_power_of_two() || alignment > LARGEST_ALIGNMENT {
+    if !alignment.is_power_of_two() || !(SMALLEST_ALIGNMENT..=LARGEST_ALIGNMENT).contains(&alignment) {
         return Err(Error::Alignment(alignment));
     }
     Ok(alignment)

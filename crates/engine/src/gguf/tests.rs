@@ -83,7 +83,7 @@ fn what_a_file_holds_is_read_back() {
 
 #[test]
 fn another_alignment_moves_the_tensors() {
-    for alignment in [1, 8, 256, 4096] {
+    for alignment in [8, 16, 256, 4096] {
         let file = GgufWriter::new().alignment(alignment).tensor("a", &[1], 0, b"aaaa").tensor(
             "b",
             &[1],
@@ -142,10 +142,11 @@ fn every_way_to_break_a_header_has_its_own_error() {
     check(small().raw("x", 13, &[]), "the value of `x` has the unknown type 13");
     check(small().raw("x", 7, &[2]), "the bool `x` is 2");
     check(small().nested("x", 5), "the arrays of `x` are nested too deep");
-    check(small().alignment(24), "`general.alignment` is 24, which is not a power of two up to 65536");
+    check(small().alignment(4), "`general.alignment` is 4, which is not a power of two from 8 to 65536");
+    check(small().alignment(24), "`general.alignment` is 24, which is not a power of two from 8 to 65536");
     check(
         small().alignment(1 << 20),
-        "`general.alignment` is 1048576, which is not a power of two up to 65536",
+        "`general.alignment` is 1048576, which is not a power of two from 8 to 65536",
     );
     check(
         GgufWriter::new().str("general.alignment", "32"),

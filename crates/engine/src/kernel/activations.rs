@@ -158,8 +158,11 @@ impl GroupMut<'_> {
 
 vectorised! {
     fn quantise_group<L>(group: GroupMut<'_>) {
+        if group.n_blocks == 0 {
+            return;
+        }
         let (blocks, _) = group.x.as_chunks::<BLOCK>();
-        for (row_idx, row) in blocks.chunks_exact(group.n_blocks.max(1)).enumerate() {
+        for (row_idx, row) in blocks.chunks_exact(group.n_blocks).enumerate() {
             let n_rows = group.quants.len() / group.n_blocks;
             for (block_idx, x) in row.iter().enumerate() {
                 let at = block_idx * n_rows + row_idx;
@@ -198,8 +201,13 @@ fn words_of(Quants([coarse, fine]): &Quants) -> Words {
 fn quantise_block<L: Lanes>(x: &[f32; BLOCK], Quants([coarse, fine]): &mut Quants) -> (f32, [i32; 2]) {
     let [low, high] = x.as_chunks().0 else { unreachable!("two halves of a block") };
     let (low, high) = (L::load(low), L::load(high));
-    let largest = low.max(L::splat(0.0).sub(low)).max(high.max(L::splat(0.0).sub(high)));
-    let scale = largest.largest() / MAX_QUANT;
+    let (low_size, high_size) = (low.max(L::splat(0.0).sub(low)), high.max(L::splat(0.0).sub(high)));
+    if !low_size.are_less(f32::INFINITY) || !high_size.are_less(f32::INFINITY) {
+        // What is no number makes its row none, and not some number.
+        (*coarse, *fine) = ([0; BLOCK], [0; BLOCK]);
+        return (f32::NAN, [0; 2]);
+    }
+    let scale = low_size.max(high_size).largest() / MAX_QUANT;
     // A block of zeros, or so small that its scale has no inverse, is a block of zeros.
     let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { 1.0 / scale };
     let [coarse_low, coarse_high] = coarse.as_chunks_mut().0 else { unreachable!("two halves of a block") };

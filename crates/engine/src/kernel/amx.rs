@@ -21,7 +21,7 @@ pub(super) fn is_here() -> bool {
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_TILE_AND_INT8 == AMX_TILE_AND_INT8 && is_permitted()
 }
 
-/// Asks Linux for the tiles' 8 KiB of state, which it grants to a process and the threads it starts later.
+/// Asks Linux for the tiles' 8 KiB of state, which it grants to the process.
 #[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;

@@ -19,7 +19,7 @@ pub(crate) struct Buffer {
 struct Line([f32; N_IN_LINE]);
 
 impl Buffer {
-    /// Makes this `len` floats long; new ones are 0.
+    /// Makes this `len` floats long. What the new ones are is not said.
     pub(crate) fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(N_IN_LINE), Line([0.0; N_IN_LINE]));
         self.len = len;

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 pub(crate) enum Isa {
     /// What the build's target has.
     Scalar,
+    /// aarch64 with dot products of bytes.
+    NeonDotprod,
     /// AVX2, FMA and F16C.
     Avx2,
     /// The same with dot products of bytes.
@@ -21,7 +23,8 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::AmxInt8];
+    const ALL: [Self; 6] =
+        [Self::Scalar, Self::NeonDotprod, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::AmxInt8];
 
     /// Returns whether its kernels take quants as words, and not as two bytes.
     pub(super) fn takes_words(self) -> bool {
@@ -31,6 +34,7 @@ impl Isa {
     fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::NeonDotprod => "neon-dotprod",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
@@ -51,6 +55,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512vnni");
         match self {
             Self::Scalar => true,
+            Self::NeonDotprod => false,
             Self::Avx2 => has_avx2,
             Self::AvxVnni => has_avx2 && is_x86_feature_detected!("avxvnni"),
             Self::Avx512Vnni => has_avx512,
@@ -58,7 +63,12 @@ impl Isa {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn is_here(self) -> bool {
+        self == Self::Scalar || self == Self::NeonDotprod && super::neon::is_here()
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn is_here(self) -> bool {
         self == Self::Scalar
     }
@@ -122,6 +132,12 @@ macro_rules! vectorised {
                 #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
                 // SAFETY: `isa` returns only what the processor says it has.
                 $crate::kernel::Isa::Avx512Vnni | $crate::kernel::Isa::AmxInt8 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::kernel::Isa::NeonDotprod => {
+                    // Every aarch64 has NEON.
+                    $(use $crate::kernel::lanes::Four4 as $lanes;)?
+                    body$(::<$lanes>)?($($arg),*)
+                }
                 _ => {
                     $(use $crate::kernel::lanes::Portable as $lanes;)?
                     body$(::<$lanes>)?($($arg),*)

@@ -4,6 +4,8 @@
 //! with each. What is summed up over lanes is summed up in memory, in order.
 #![expect(unsafe_code, reason = "instructions of a set are unsafe to name (STYLE rule 32)")]
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -40,8 +42,10 @@ pub(crate) trait Lanes: Copy {
     fn store_bytes(self, to: &mut [i8; N_LANES]);
     /// Returns the sum of whole numbers, which is exact.
     fn sum_of_whole(self) -> i32;
-    /// Returns the largest.
+    /// Returns the largest of numbers.
     fn largest(self) -> f32;
+    /// Returns whether all are less than `limit`; what is no number is not.
+    fn are_less(self, limit: f32) -> bool;
 
     /// Returns the floats.
     #[inline(always)]
@@ -133,6 +137,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn largest(self) -> f32 {
         self.0.into_iter().reduce(|a, b| if a > b { a } else { b }).unwrap_or(0.0)
+    }
+    #[inline(always)]
+    fn are_less(self, limit: f32) -> bool {
+        self.0.into_iter().all(|x| x < limit)
     }
 }
 
@@ -258,6 +266,14 @@ impl Lanes for Twice8 {
             _mm_cvtss_f32(_mm_max_ss(largest, _mm_movehdup_ps(largest)))
         }
     }
+    #[inline(always)]
+    fn are_less(self, limit: f32) -> bool {
+        unsafe {
+            let limit = _mm256_set1_ps(limit);
+            let [low, high] = self.0.map(|half| _mm256_cmp_ps::<_CMP_LT_OQ>(half, limit));
+            _mm256_movemask_ps(_mm256_and_ps(low, high)) == 0xff
+        }
+    }
 }
 
 /// With AVX-512.
@@ -341,5 +357,124 @@ impl Lanes for Once16 {
     #[inline(always)]
     fn largest(self) -> f32 {
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+    #[inline(always)]
+    fn are_less(self, limit: f32) -> bool {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_set1_ps(limit)) == 0xffff }
+    }
+}
+
+/// With NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Four4([float32x4_t; 4]);
+
+#[cfg(target_arch = "aarch64")]
+impl Four4 {
+    #[inline(always)]
+    fn with(self, other: Self, operation: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+        Self(std::array::from_fn(|idx| operation(self.0[idx], other.0[idx])))
+    }
+}
+
+// SAFETY of all blocks: every aarch64 has NEON, and arrays are as long as what is read or written.
+#[cfg(target_arch = "aarch64")]
+#[expect(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+impl Lanes for Four4 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([unsafe { vdupq_n_f32(x) }; 4])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; N_LANES]) -> Self {
+        Self(std::array::from_fn(|idx| unsafe { vld1q_f32(from.as_ptr().add(4 * idx)) }))
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; N_LANES]) -> Self {
+        Self(std::array::from_fn(|idx| unsafe {
+            let halves = vld1_u16(from.as_ptr().add(4 * idx).cast());
+            let wide: float32x4_t;
+            // The intrinsic wants half-precision arithmetic, which the conversion does not need.
+            std::arch::asm!("fcvtl {wide:v}.4s, {halves:v}.4h", wide = out(vreg) wide, halves = in(vreg) halves,
+                options(pure, nomem, nostack));
+            wide
+        }))
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16; N_LANES]) -> Self {
+        Self(std::array::from_fn(|idx| unsafe {
+            let upper = vld1_u16(from.as_ptr().add(4 * idx).cast());
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(upper))
+        }))
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; N_LANES]) {
+        for (idx, quarter) in self.0.into_iter().enumerate() {
+            unsafe { vst1q_f32(to.as_mut_ptr().add(4 * idx), quarter) }
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vaddq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vsubq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vmulq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vdivq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        Self(std::array::from_fn(|idx| unsafe { vfmaq_f32(sum.0[idx], self.0[idx], factor.0[idx]) }))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.with(other, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    fn exp2_of_rounded(rounded: Self) -> Self {
+        Self(rounded.0.map(|rounded| unsafe {
+            let exponent = vsubq_u32(vreinterpretq_u32_f32(rounded), vdupq_n_u32(ROUNDER_OF_ONE));
+            vreinterpretq_f32_u32(vshlq_n_u32::<23>(exponent))
+        }))
+    }
+    #[inline(always)]
+    fn store_bytes(self, to: &mut [i8; N_LANES]) {
+        unsafe {
+            let [a, b, c, d] = self.0.map(|quarter| vmovn_s32(vcvtnq_s32_f32(quarter)));
+            let (low, high) = (vmovn_s16(vcombine_s16(a, b)), vmovn_s16(vcombine_s16(c, d)));
+            vst1q_s8(to.as_mut_ptr(), vcombine_s8(low, high));
+        }
+    }
+    #[inline(always)]
+    fn sum_of_whole(self) -> i32 {
+        unsafe {
+            let [a, b, c, d] = self.0.map(|quarter| vcvtnq_s32_f32(quarter));
+            vaddvq_s32(vaddq_s32(vaddq_s32(a, b), vaddq_s32(c, d)))
+        }
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        unsafe {
+            let [a, b, c, d] = self.0;
+            vmaxvq_f32(vmaxq_f32(vmaxq_f32(a, b), vmaxq_f32(c, d)))
+        }
+    }
+    #[inline(always)]
+    fn are_less(self, limit: f32) -> bool {
+        unsafe {
+            let [a, b, c, d] = self.0.map(|quarter| vcltq_f32(quarter, vdupq_n_f32(limit)));
+            vminvq_u32(vandq_u32(vandq_u32(a, b), vandq_u32(c, d))) == u32::MAX
+        }
     }
 }

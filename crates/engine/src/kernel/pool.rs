@@ -66,7 +66,8 @@ impl Pool {
     /// # Errors
     /// Those of starting a thread.
     pub(crate) fn new(n_threads: usize) -> std::io::Result<Self> {
-        let n_workers = n_threads.saturating_sub(1);
+        // As many as the state can count.
+        let n_workers = n_threads.saturating_sub(1).min((PART / INSIDE) as usize - 1);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             part: UnsafeCell::new(Part { task: &|_| {}, n_tasks: 0 }),
@@ -207,7 +208,8 @@ impl Shared {
             let state = self.state.load(Ordering::SeqCst);
             (state & OPEN == 0 || state / PART == last) && !self.is_over.load(Ordering::SeqCst)
         };
-        while is_idle() {
+        // Whatever woke it, it looks around again before it sleeps on: another part may follow at once.
+        if is_idle() {
             std::thread::park();
         }
         asleep.store(false, Ordering::SeqCst);

@@ -232,3 +232,37 @@ fn products_that_share_activations_are_those_of_each_alone() {
         assert_eq!(bits(&product(isa(), &x, weights)), bits(&together));
     }
 }
+
+#[test]
+fn rows_that_are_no_whole_blocks_keep_their_values() {
+    let mut activations = Activations::default();
+    activations.resize(3, 172);
+    activations.groups_mut().for_each(|group| {
+        group.x.fill(1.5);
+        group.quantise();
+    });
+    assert!(activations.x.len() == 3 * 172 && activations.x.iter().all(|x| *x == 1.5));
+    assert_eq!(activations.n_blocks(), 0);
+}
+
+#[test]
+fn what_is_no_number_makes_its_row_none_whatever_the_instructions() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in [0, 8, 15, 16, 24, 31, 40] {
+            let n_in = 2 * BLOCK;
+            let mut x = values(3, n_in, 7);
+            let sound = x.clone();
+            x[n_in + place] = bad;
+            let weights = panels(Format::Q4_1, &file_rows(Format::Q4_1, 20 * 2, 3), 20, n_in);
+            for isa in isa::available() {
+                let (got, expected) = (
+                    product(isa, &quantised(&x, n_in), &weights),
+                    product(isa, &quantised(&sound, n_in), &weights),
+                );
+                assert!(got[20..40].iter().all(|y| y.is_nan()), "{isa:?} {bad} at {place}");
+                assert_eq!(bits(&got[..20]), bits(&expected[..20]));
+                assert_eq!(bits(&got[40..]), bits(&expected[40..]));
+            }
+        }
+    }
+}
