@@ -84,7 +84,6 @@ const PARALLEL_WORK: usize = 1 << 16;
 type Sums<const N: usize> = [[f32; PANEL]; N];
 
 /// Fetches the bytes that a panel's block comes to after [`PREFETCH_AHEAD`].
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch<const F: usize>(panel: &[u8], block_idx: usize) {
     let (at, n_bytes) = panels::place::<F>(block_idx);
@@ -92,16 +91,10 @@ fn prefetch<const F: usize>(panel: &[u8], block_idx: usize) {
 }
 
 /// Fetches `n_bytes` that lie [`PREFETCH_AHEAD`] behind an address.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn fetch_ahead(start: *const u8, n_bytes: usize) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     for line in (0..n_bytes).step_by(64) {
-        #[expect(unsafe_code, reason = "a hint about an address that is never read")]
-        // SAFETY: fetching what is not there does nothing.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(PREFETCH_AHEAD + line).cast());
-        }
+        isa::fetch(start.wrapping_add(PREFETCH_AHEAD + line));
     }
 }
 
@@ -194,15 +187,9 @@ impl Target<'_> {
     /// Fetches the lines that the sums of rows will be written to: each is a row's, far from the next,
     /// and writes that miss would hold up everything written after them.
     fn fetch(&self, panel_idx: usize, rows: Range<usize>) {
-        #[cfg(target_arch = "x86_64")]
         for row_idx in rows {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let at = self.y.wrapping_add(row_idx * self.weights.n_out() + panel_idx * PANEL);
-            #[expect(unsafe_code, reason = "a hint about an address that is not read here")]
-            // SAFETY: fetching what is not there does nothing.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-            }
+            let at = row_idx * self.weights.n_out() + panel_idx * PANEL;
+            isa::fetch_to_write(self.y.wrapping_add(at).cast());
         }
     }
 
@@ -315,7 +302,6 @@ vectorised! {
     fn xor_of(bytes: &[u8]) -> u64 {
         let mut sums = [[0u64; 8]; 4];
         for lines in bytes.as_chunks::<8>().0.as_chunks::<8>().0.as_chunks::<4>().0 {
-            #[cfg(target_arch = "x86_64")]
             fetch_ahead(lines.as_ptr().cast(), size_of_val(lines));
             for (sums, line) in sums.iter_mut().zip(lines) {
                 for (sum, word) in sums.iter_mut().zip(line) {

@@ -3,9 +3,7 @@
 use half::{bf16, f16};
 
 use super::activations::Rows;
-#[cfg(target_arch = "x86_64")]
-use super::fetch_ahead;
-use super::{Format, Lanes, N_LANES, PANEL, Sums, vectorised};
+use super::{Format, Lanes, N_LANES, PANEL, Sums, fetch_ahead, vectorised};
 
 /// Partial sums of an output, added up at the end.
 const N_PARTS: usize = 2;
@@ -104,7 +102,6 @@ fn some<L: Lanes, T: Number<B>, const B: usize, const N: usize>(
     let (lines, _) = numbers.as_chunks::<N_LANES>();
     let mut parts = [[L::splat(0.0); N_PARTS]; N];
     for (idx, lines) in lines.as_chunks::<N_PARTS>().0.iter().enumerate() {
-        #[cfg(target_arch = "x86_64")]
         fetch_ahead(lines.as_ptr().cast(), size_of_val(lines));
         for (part, line) in lines.iter().enumerate() {
             let weights: L = T::load(line);

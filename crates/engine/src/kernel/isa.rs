@@ -95,6 +95,46 @@ pub(crate) fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect()
 }
 
+/// Asks for the line of an address to be brought to the second cache, and goes on.
+#[inline(always)]
+pub(super) fn fetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "a hint about an address that is never read")]
+    // SAFETY: fetching what is not there does nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[expect(unsafe_code, reason = "a hint about an address that is never read")]
+    // SAFETY: fetching what is not there does nothing.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// The same to the first cache, to be written.
+#[inline(always)]
+pub(super) fn fetch_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "a hint about an address that is not read here")]
+    // SAFETY: fetching what is not there does nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[expect(unsafe_code, reason = "a hint about an address that is not read here")]
+    // SAFETY: fetching what is not there does nothing.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{at}]", at = in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
 /// Compiles a function's body once for each width of vectors and calls the one this machine has.
 ///
 /// With a parameter `L` the body gets the [`Lanes`](crate::kernel::Lanes) of that width. Rust never fuses or reorders

@@ -8,7 +8,7 @@ use std::arch::asm;
 
 use super::activations::{COARSE_BITS, Rows};
 use super::panels::{Block, LANE, N_GROUPS, unpack};
-use super::{BLOCK, Format, PANEL, Sums};
+use super::{BLOCK, Format, PANEL, Sums, prefetch};
 
 /// Lanes of a register.
 const LANES: usize = 4;
@@ -34,6 +34,7 @@ pub(super) unsafe fn packed<const F: usize, const S: usize, const N: usize>(
     let mut sums = [[0.0; PANEL]; N];
     let mut block = Block::EMPTY;
     for block_idx in 0..rows.n_blocks {
+        prefetch::<F>(panel, block_idx);
         unpack::<F, S>(panel, block_idx, &mut block);
         // SAFETY: the caller has checked the rows.
         unsafe { add_block::<F, N, S>(&block, rows, block_idx, &mut sums) };
