@@ -169,7 +169,7 @@ thread_local! {
 }
 
 impl Target<'_> {
-    /// Computes one panel's outputs for all rows of activations.
+    /// Computes one panel's outputs for some rows of activations.
     fn compute(&self, isa: Isa, x: &Activations, rows: Range<usize>, panel_idx: usize) {
         let (format, panel) = (self.weights.format(), self.weights.panel(panel_idx));
         if format.is_float() {

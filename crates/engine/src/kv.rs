@@ -187,11 +187,10 @@ impl KvPool {
         if let Some(block) = self.free.pop() {
             self.n_references[block.0 as usize] = 1;
             // Positions that nobody has written yet are multiplied with 0, which infinity outlives.
-            let n_values = self.n_kv_heads * BLOCK_TOKENS * self.head_dim;
-            let from = self.offset(block, 0);
+            let values = self.offset(block, 0)..self.offset(BlockId(block.0 + 1), 0);
             for layer in &mut self.layers {
-                layer.k[from..from + n_values].fill(f16::ZERO);
-                layer.v[from..from + n_values].fill(f16::ZERO);
+                layer.k[values.clone()].fill(f16::ZERO);
+                layer.v[values.clone()].fill(f16::ZERO);
             }
             return Ok(block);
         }

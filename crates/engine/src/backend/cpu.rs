@@ -67,9 +67,7 @@ impl CpuBackend {
             .collect();
         Ok(Self { spec: spec.clone(), weights, rope_steps, scratch: Scratch::default(), pool })
     }
-}
 
-impl CpuBackend {
     /// Reads all repacked weights once, as a decoding step must; returns how many bytes they are.
     pub(crate) fn read_weights(&self) -> usize {
         self.weights.read(&self.pool)

@@ -14,7 +14,7 @@ pub(crate) enum Isa {
     NeonDotprod,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// The same with dot products of bytes.
+    /// The same with dot products of words.
     AvxVnni,
     /// AVX-512 with dot products of bytes.
     Avx512Vnni,

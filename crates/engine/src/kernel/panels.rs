@@ -111,7 +111,6 @@ impl<'a> Packer<'a> {
         assert_eq!(n_in % format.row_multiple(), 0, "rows of {n_in} do not divide into blocks");
         let n_blocks = n_in / BLOCK;
         let file_bytes = n_in / format.row_multiple() * format.file_bytes();
-        let file_bytes = if format.is_float() { n_blocks * format.file_bytes() } else { file_bytes };
         assert_eq!(rows.len(), n_out * file_bytes, "not {n_out} rows of {n_in} weights");
         let file = File { format, rows, n_out, n_blocks };
         let at = self.n_bytes;

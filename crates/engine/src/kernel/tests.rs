@@ -33,8 +33,7 @@ fn bytes(seed: u64, n: usize) -> Vec<u8> {
 
 /// Random rows as a file has them, with scales that a model could have.
 fn file_rows(format: Format, n_blocks: usize, seed: u64) -> Vec<u8> {
-    let n_file_blocks = if format.is_float() { n_blocks } else { n_blocks / format.n_blocks_per_super() };
-    let mut rows = bytes(seed, n_file_blocks * format.file_bytes());
+    let mut rows = bytes(seed, n_blocks / format.n_blocks_per_super() * format.file_bytes());
     for (idx, block) in rows.chunks_exact_mut(format.file_bytes()).enumerate() {
         let scale = [0.0, 6e-8, 0.01, -3.0][(idx + seed as usize) % 4];
         match format {
