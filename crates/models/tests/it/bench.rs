@@ -56,6 +56,11 @@ impl Bench {
         }
         found
     }
+
+    /// Returns what hf-hub has written of a file so far.
+    pub(crate) fn part(&self) -> Option<PathBuf> {
+        self.leftovers().into_iter().find(|path| path.extension().is_some_and(|end| end == "part"))
+    }
 }
 
 /// Returns tools that know only the test's server.

@@ -1,5 +1,7 @@
 //! `hf:` sources, with the real hf-hub against a server that answers as the hub does.
 
+use std::time::{Duration, Instant};
+
 use models::{CancelFlag, Entry, Error, Progress, Removed, Store};
 
 use crate::bench::{Bench, is_installed, noise, pull, remove, sha256, word};
@@ -18,13 +20,19 @@ fn tiny(models_toml: &str) -> (Vec<u8>, Server, Bench, Store) {
     (model, server, bench, store)
 }
 
-/// Stops a download half-way.
-fn stop_in_the_middle(server: &Server, store: &Store, entry: &Entry) {
+/// Stops a download half-way, with a part of it on the disk.
+fn stop_in_the_middle(server: &Server, bench: &Bench, store: &Store, entry: &Entry) {
     let cancel = CancelFlag::new();
     server.stall_after(Some(N_MODEL_BYTES / 2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             server.wait_for_stall();
+            // What is sent is not yet written, and what is read after the stop never is.
+            let started = Instant::now();
+            while bench.part().is_none_or(|part| part.metadata().is_ok_and(|part| part.len() == 0)) {
+                assert!(started.elapsed() < Duration::from_secs(60), "nothing is written");
+                std::thread::sleep(Duration::from_millis(1));
+            }
             cancel.cancel();
             server.stall_after(None);
         });
@@ -100,7 +108,7 @@ fn an_entry_whose_size_was_changed_is_not_installed() {
 fn a_stopped_download_goes_on_where_it_was() {
     let (model, server, bench, store) = tiny(UNPINNED);
     let entry = bench.entry("tiny");
-    stop_in_the_middle(&server, &store, &entry);
+    stop_in_the_middle(&server, &bench, &store, &entry);
     assert!(!is_installed(&store, &entry) && !bench.leftovers().is_empty());
 
     let installed = pull(&store, &entry).expect("goes on");
@@ -114,7 +122,7 @@ fn a_stopped_download_goes_on_where_it_was() {
 fn what_a_stopped_download_left_can_be_removed() {
     let (_, server, bench, store) = tiny(UNPINNED);
     let entry = bench.entry("tiny");
-    stop_in_the_middle(&server, &store, &entry);
+    stop_in_the_middle(&server, &bench, &store, &entry);
     assert_eq!(remove(&store, &entry).expect("removed"), Removed::PartialDownload);
     assert!(bench.leftovers().is_empty());
     assert!(matches!(remove(&store, &entry), Err(Error::NotInstalled { .. })));
@@ -136,11 +144,9 @@ fn what_was_left_of_a_finished_or_longer_download_is_thrown_away() {
     let (model, server, bench, store) = tiny(UNPINNED);
     let entry = bench.entry("tiny");
     for n_extra_bytes in [0, 10] {
-        stop_in_the_middle(&server, &store, &entry);
-        let parts = bench.leftovers();
-        let part = parts.iter().find(|path| path.extension().is_some_and(|end| end == "part"));
+        stop_in_the_middle(&server, &bench, &store, &entry);
         let whole = [&model[..], &vec![0; n_extra_bytes]].concat();
-        std::fs::write(part.expect("left"), whole).expect("written");
+        std::fs::write(bench.part().expect("left"), whole).expect("written");
         let installed = pull(&store, &entry).expect("thrown away and fetched anew");
         assert!(std::fs::read(&installed.path).expect("there") == model);
         remove(&store, &entry).expect("removed");
