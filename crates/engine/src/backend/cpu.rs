@@ -7,11 +7,15 @@
 //! which reads all weights once per row, where not (Q2_K and Q3_K).
 
 use std::num::NonZero;
+use std::ops::Range;
 
 use super::weights::{Layer, Weights, multiply};
 use super::{attention, float};
 use crate::kernel::{Activations, Buffer, GroupMut, N_GROUPED, Pool};
 use crate::{Backend, Error, Gguf, KvPool, Logits, ModelSpec, StepBatch, StepControl, StepEnd};
+
+/// Rows that pass through a feed-forward together: what lies between its matrices stays in the cores' caches.
+const N_TOGETHER: usize = 128;
 
 /// Runs a model on the CPU.
 pub struct CpuBackend {
@@ -120,22 +124,28 @@ impl Backend for CpuBackend {
 impl Scratch {
     fn resize(&mut self, spec: &ModelSpec, n_rows: usize) {
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
-        self.normed.resize(n_rows, spec.n_embd);
         self.branch.resize(n_rows * spec.n_embd);
         self.branch.fill(0.0);
         self.q.resize(n_rows * n_q);
         self.attended.resize(n_rows, n_q);
         self.k.resize(n_rows * n_kv);
         self.v.resize(n_rows * n_kv);
+    }
+
+    /// Makes room for `n_rows` rows within a feed-forward.
+    fn resize_feed_forward(&mut self, spec: &ModelSpec, n_rows: usize) {
+        self.normed.resize(n_rows, spec.n_embd);
         self.gate.resize(n_rows * spec.n_ff);
         self.up.resize(n_rows * spec.n_ff);
         self.gated.resize(n_rows, spec.n_ff);
     }
 
-    /// Adds the last branch to `x`, and normalises that for the next one.
-    fn norm(&mut self, pool: &Pool, spec: &ModelSpec, weight: &[f32]) {
+    /// Adds the last branch to some rows of `x`, and normalises these for the next one.
+    fn norm(&mut self, pool: &Pool, spec: &ModelSpec, weight: &[f32], rows: Range<usize>) {
         let width = spec.n_embd;
-        let groups = self.x.chunks_mut(N_GROUPED * width).zip(self.branch.chunks(N_GROUPED * width));
+        let values = rows.start * width..rows.end * width;
+        let x = self.x[values.clone()].chunks_mut(N_GROUPED * width);
+        let groups = x.zip(self.branch[values].chunks(N_GROUPED * width));
         pool.for_each(groups.zip(self.normed.groups_mut()), |((x, branch), normed)| {
             float::add(x, branch);
             for (x, normed) in x.chunks_exact(width).zip(normed.x.chunks_exact_mut(width)) {
@@ -156,7 +166,9 @@ impl Scratch {
         kv: &mut KvPool,
     ) -> Result<(), Error> {
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
-        self.norm(pool, spec, &layer.attn_norm);
+        let n_rows = self.x.len() / spec.n_embd;
+        self.normed.resize(n_rows, spec.n_embd);
+        self.norm(pool, spec, &layer.attn_norm, 0..n_rows);
         let qkv =
             &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k[..]), (&layer.v, &mut self.v[..])];
         multiply(pool, &self.normed, qkv)?;
@@ -188,16 +200,23 @@ impl Scratch {
 
     /// Computes the SwiGLU branch of one layer.
     fn feed_forward(&mut self, pool: &Pool, spec: &ModelSpec, layer: &Layer) -> Result<(), Error> {
-        self.norm(pool, spec, &layer.ffn_norm);
-        let gate_up = &mut [(&layer.gate, &mut self.gate[..]), (&layer.up, &mut self.up[..])];
-        multiply(pool, &self.normed, gate_up)?;
-        let n = N_GROUPED * spec.n_ff;
-        let groups = self.gate.chunks(n).zip(self.up.chunks(n));
-        pool.for_each(groups.zip(self.gated.groups_mut()), |((gate, up), gated)| {
-            float::swiglu(gate, up, gated.x);
-            gated.quantise();
-        });
-        multiply(pool, &self.gated, &mut [(&layer.down, &mut self.branch[..])])
+        let n_rows = self.x.len() / spec.n_embd;
+        for first in (0..n_rows).step_by(N_TOGETHER) {
+            let rows = first..(first + N_TOGETHER).min(n_rows);
+            self.resize_feed_forward(spec, rows.len());
+            self.norm(pool, spec, &layer.ffn_norm, rows.clone());
+            let gate_up = &mut [(&layer.gate, &mut self.gate[..]), (&layer.up, &mut self.up[..])];
+            multiply(pool, &self.normed, gate_up)?;
+            let n = N_GROUPED * spec.n_ff;
+            let groups = self.gate.chunks(n).zip(self.up.chunks(n));
+            pool.for_each(groups.zip(self.gated.groups_mut()), |((gate, up), gated)| {
+                float::swiglu(gate, up, gated.x);
+                gated.quantise();
+            });
+            let branch = &mut self.branch[rows.start * spec.n_embd..rows.end * spec.n_embd];
+            multiply(pool, &self.gated, &mut [(&layer.down, branch)])?;
+        }
+        Ok(())
     }
 }
 
