@@ -26,6 +26,8 @@ pub const ARROWS: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &str, &str)] = &[
     ("candle*", "engine", "only engine knows candle (I-2)"),
     ("tokenizers", "engine", "text becomes token ids in engine only (I-3)"),
+    ("llguidance", "engine", "what may come next is decided in engine only (I-3)"),
+    ("toktrie*", "engine", "what may come next is decided in engine only (I-3)"),
     ("tower-lsp*", "lsp", "only lsp knows LSP (I-1)"),
     ("lsp-types", "lsp", "only lsp knows LSP (I-1)"),
     ("ls-types", "lsp", "only lsp knows LSP (I-1)"),
