@@ -82,7 +82,7 @@ impl From<engine::Error> for Failure {
         let code = match &error {
             engine::Error::Candle(_) | engine::Error::Gone | engine::Error::KvFull(_) => code::INTERNAL,
             engine::Error::EmptyPrompt | engine::Error::UnknownToken(_) => code::INTERNAL,
-            engine::Error::PromptTooLong { .. } => code::USAGE,
+            engine::Error::PromptTooLong { .. } | engine::Error::Grammar(_) => code::USAGE,
             engine::Error::Io { .. }
             | engine::Error::Gguf { .. }
             | engine::Error::Tokenizer(_)

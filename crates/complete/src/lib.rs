@@ -45,6 +45,7 @@ pub fn complete(
     let generate = GenerateRequest {
         prompt: prompt.tokens,
         healed: prompt.healed,
+        grammar: None,
         sampling: Sampling::greedy(),
         stop: StopRules {
             n_max_tokens: options.n_max_tokens,

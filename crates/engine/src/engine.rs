@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use crate::constrain::{Constraint, GrammarVocabulary, constraint};
 use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreReply};
 use crate::retained::Retained;
 use crate::{
@@ -28,6 +29,8 @@ pub struct EngineOptions {
     pub n_ctx: Option<usize>,
     /// Guesses at coming tokens; none when not set.
     pub drafter: Option<Box<dyn Drafter>>,
+    /// Does not draft the tokens that a grammar forces. The answer is the same, in more steps.
+    pub is_forced_undrafted: bool,
 }
 
 /// Hears how much of a model is loaded, 0 to 1.
@@ -42,6 +45,7 @@ pub struct Engine {
 struct Shared {
     spec: ModelSpec,
     tokenizer: Arc<Tokenizer>,
+    grammars: GrammarVocabulary,
     n_ctx: usize,
     inbox: Sender<Box<dyn Job>>,
 }
@@ -69,6 +73,7 @@ impl Engine {
             retained: Retained::default(),
             tokenizer: Arc::clone(&tokenizer),
             drafter: options.drafter,
+            is_forced_undrafted: options.is_forced_undrafted,
             logits: Logits::default(),
             pace: Pace::new(),
         };
@@ -85,7 +90,8 @@ impl Engine {
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, n_ctx, inbox }) })
+        let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, inbox }) })
     }
 
     /// Returns the model's shape.
@@ -109,7 +115,8 @@ impl Engine {
     /// [`StopReason::Cancelled`](crate::StopReason::Cancelled), which is not an error.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`], [`Error::UnknownToken`] and [`Error::PromptTooLong`] are the caller's to fix;
+    /// [`Error::EmptyPrompt`], [`Error::UnknownToken`], [`Error::PromptTooLong`] and [`Error::Grammar`] are the
+    /// caller's to fix;
     /// [`Error::KvFull`], [`Error::Candle`] and [`Error::Gone`] are ours.
     pub fn generate(
         &self,
@@ -118,11 +125,12 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<Generation, Error> {
         self.check(&request.prompt, 1)?;
+        let constraint = self.constraint(&request)?;
         let (reply, events) = crossbeam_channel::unbounded();
         let enough = Arc::new(AtomicBool::new(false));
         let caller =
             Caller { reply, cancel: cancel.clone(), enough: Arc::clone(&enough), since: Instant::now() };
-        self.submit(Box::new(GenerateJob::new(request, caller, self.shared.n_ctx)))?;
+        self.submit(Box::new(GenerateJob::new(request, constraint, caller, self.shared.n_ctx)))?;
         loop {
             match events.recv() {
                 Ok(Event::Text(text)) => {
@@ -148,6 +156,15 @@ impl Engine {
         let caller = Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() };
         self.submit(Box::new(ScoreJob::new(request, caller)))?;
         replies.recv().unwrap_or(Err(Error::Gone))
+    }
+
+    /// Compiles what constrains an answer here, on the caller's thread: the engine thread has others to serve.
+    fn constraint(&self, request: &GenerateRequest) -> Result<Option<Box<dyn Constraint>>, Error> {
+        let grammar = match &request.grammar {
+            Some(spec) => Some(self.shared.grammars.compile(spec)?),
+            None => None,
+        };
+        Ok(constraint(&self.shared.tokenizer, request.healed.clone(), grammar))
     }
 
     fn check(&self, tokens: &[TokenId], n_more: usize) -> Result<(), Error> {

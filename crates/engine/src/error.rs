@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{gguf, tokenizer};
+use crate::{GrammarError, gguf, tokenizer};
 
 /// A failure of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum Error {
     /// A token id outside the vocabulary.
     #[error("token id {0} is not in the vocabulary")]
     UnknownToken(u32),
+    /// The grammar of a request cannot be used; its author can mend it.
+    #[error("the answer cannot follow the grammar")]
+    Grammar(#[from] GrammarError),
     /// The KV cache cannot hold the running sequences.
     #[error("the KV cache is full")]
     KvFull(#[from] crate::KvFull),
@@ -85,6 +88,7 @@ impl Error {
             Self::PromptTooLong { .. } | Self::KvFull(_) => {
                 Some("use a smaller window, or a model with a longer context")
             }
+            Self::Grammar(error) => error.hint(),
             Self::EmptyPrompt | Self::UnknownToken(_) | Self::Candle(_) | Self::Gone => None,
         }
     }

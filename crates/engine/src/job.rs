@@ -45,6 +45,7 @@ pub(crate) struct Parts {
     pub(crate) retained: Retained,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) drafter: Option<Box<dyn Drafter>>,
+    pub(crate) is_forced_undrafted: bool,
     pub(crate) logits: Logits,
     pub(crate) pace: Pace,
 }

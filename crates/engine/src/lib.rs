@@ -31,6 +31,7 @@ pub use backend::{Backend, CpuBackend, StepControl, StepEnd};
 pub use batch::{Logits, RowSpan, StepBatch};
 pub use bench::Bench;
 pub use cancel::CancelToken;
+pub use constrain::{GrammarError, GrammarSpec};
 pub use drafter::{Drafter, PromptLookup};
 pub use engine::{Engine, EngineOptions, LoadProgress};
 pub use error::Error;

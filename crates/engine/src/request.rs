@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::TokenId;
+use crate::{GrammarSpec, TokenId};
 
 /// Who waits for the answer. Interactive work is always stepped first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,11 @@ impl Sampling {
     pub fn greedy() -> Self {
         Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
     }
+
+    /// Returns whether the likeliest token is chosen, always.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0
+    }
 }
 
 /// When generation ends, besides the model's own end-of-generation tokens.
@@ -52,6 +57,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<TokenId>,
     /// Bytes the answer must begin with: the text of the tokens backed up over at the cursor.
     pub healed: Vec<u8>,
+    /// What the answer must be, after the healed bytes; anything when not set.
+    pub grammar: Option<GrammarSpec>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// When to stop.
@@ -63,7 +70,7 @@ pub struct GenerateRequest {
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model gave an end-of-generation token.
+    /// The model gave an end-of-generation token, or the answer is all that its grammar allows.
     EndOfGeneration,
     /// One of [`StopRules::texts`] appeared.
     StopText,
@@ -97,7 +104,8 @@ pub struct Generation {
     pub text: String,
     /// The answer's ids, the healed part included.
     pub tokens: Vec<TokenId>,
-    /// Natural logarithm of each token's probability under the model, before temperature.
+    /// Natural logarithm of each token's probability under the model, before temperature and whatever a grammar
+    /// forbids. A healed token's is among those that fit the healed bytes.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub stop: StopReason,

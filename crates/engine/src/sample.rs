@@ -10,10 +10,20 @@ use crate::{Sampling, TokenId};
 ///
 /// `logits: [n_vocab] f32`; minus infinity stands for a token that may not be chosen.
 pub(crate) fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> (TokenId, f32) {
+    let token = sample_token(logits, sampling, position);
+    (token, logprob(logits, token))
+}
+
+/// Returns the same token without its logprob.
+pub(crate) fn sample_token(logits: &[f32], sampling: &Sampling, position: u64) -> TokenId {
     let best = argmax(logits);
-    let log_sum = log_sum_exp(logits, logits[best]);
-    let chosen = if sampling.temperature <= 0.0 { best } else { draw(logits, sampling, position, best) };
-    (TokenId(chosen as u32), logits[chosen] - log_sum)
+    let chosen = if sampling.is_greedy() { best } else { draw(logits, sampling, position, best) };
+    TokenId(chosen as u32)
+}
+
+/// Returns what a logit is more than its logprob.
+pub(crate) fn log_sum(logits: &[f32]) -> f32 {
+    log_sum_exp(logits, logits[argmax(logits)])
 }
 
 /// Returns the `n` likeliest tokens with their logprobs, best first; equal logits in the order of their ids.
@@ -21,13 +31,13 @@ pub fn top_tokens(logits: &[f32], n: usize) -> Vec<(TokenId, f32)> {
     if n == 0 || logits.is_empty() {
         return Vec::new();
     }
-    let log_sum = log_sum_exp(logits, logits[argmax(logits)]);
+    let log_sum = log_sum(logits);
     top_indices(logits, n).into_iter().map(|idx| (TokenId(idx as u32), logits[idx] - log_sum)).collect()
 }
 
 /// Returns the logprob of `token`.
 pub(crate) fn logprob(logits: &[f32], token: TokenId) -> f32 {
-    logits[token.0 as usize] - log_sum_exp(logits, logits[argmax(logits)])
+    logits[token.0 as usize] - log_sum(logits)
 }
 
 fn draw(logits: &[f32], sampling: &Sampling, position: u64, best: usize) -> usize {

@@ -69,6 +69,16 @@ impl Tokenizer {
         tokens
     }
 
+    /// Returns the tokens of `bytes`; those that are no text become tokens of a byte each.
+    pub(crate) fn encode_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        let mut tokens = Vec::new();
+        for chunk in bytes.utf8_chunks() {
+            tokens.extend(self.encode(chunk.valid()));
+            tokens.extend(chunk.invalid().iter().filter_map(|&byte| self.byte_ids[usize::from(byte)]));
+        }
+        tokens
+    }
+
     fn encode_piece(&self, piece: &str, written: &mut String, tokens: &mut Vec<TokenId>) {
         if let [byte] = piece.as_bytes() {
             tokens.extend(self.byte_ids[usize::from(*byte)]);
@@ -124,6 +134,11 @@ impl Tokenizer {
     /// The name must come from this program or the chat template, never from a document.
     pub fn special(&self, name: &str) -> Option<TokenId> {
         self.special_ids.get(name).copied()
+    }
+
+    /// Returns the special tokens that have a name, in no order.
+    pub(crate) fn iter_special(&self) -> impl Iterator<Item = (&str, TokenId)> {
+        self.special_ids.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
     /// Returns the model's chat template, a Jinja text, if the file has one.

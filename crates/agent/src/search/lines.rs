@@ -76,6 +76,7 @@ impl LineArm {
         let request = GenerateRequest {
             prompt,
             healed,
+            grammar: None,
             sampling: Sampling {
                 temperature: 0.8,
                 top_k: 50,

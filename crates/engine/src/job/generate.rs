@@ -1,11 +1,12 @@
 //! Generation: prefill, then draft, verify and decode until something stops it.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Caller, Event, Job, Parts, Progress};
-use crate::constrain::Healing;
-use crate::sample::sample;
+use crate::constrain::Constraint;
+use crate::sample::{log_sum, sample, sample_token};
 use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
@@ -15,12 +16,15 @@ use crate::{
 /// Most tokens drafted for one step.
 const N_MAX_DRAFT: usize = 4;
 
+/// Most tokens drafted for one step where a grammar forces them: all of them are kept.
+const N_MAX_FORCED: usize = 16;
+
 pub(crate) struct GenerateJob {
     request: GenerateRequest,
     caller: Caller<Event>,
     n_ctx: usize,
     stop_texts: StopTexts,
-    healing: Healing,
+    constraint: Option<Box<dyn Constraint>>,
     sequence: Option<Sequence>,
     answer: Answer,
     n_reused: usize,
@@ -44,10 +48,15 @@ struct Answer {
 }
 
 impl GenerateJob {
-    pub(crate) fn new(request: GenerateRequest, caller: Caller<Event>, n_ctx: usize) -> Self {
+    pub(crate) fn new(
+        request: GenerateRequest,
+        constraint: Option<Box<dyn Constraint>>,
+        caller: Caller<Event>,
+        n_ctx: usize,
+    ) -> Self {
         Self {
             stop_texts: StopTexts::new(request.stop.texts.clone()),
-            healing: Healing::new(request.healed.clone()),
+            constraint,
             answer: Answer { n_hidden: request.healed.len(), ..Answer::default() },
             request,
             caller,
@@ -94,7 +103,7 @@ impl GenerateJob {
         if parts.step(sequence, &chunk, wanted, &|| self.is_unwanted())? == StepEnd::Stopped || !is_last {
             return Ok(None);
         }
-        Ok(self.choose(parts, 0).err())
+        Ok(self.choose(parts, 0)?.break_value())
     }
 
     fn decode(&mut self, parts: &mut Parts, sequence: &mut Sequence) -> Result<Option<StopReason>, Error> {
@@ -111,10 +120,10 @@ impl GenerateJob {
         self.n_drafted += draft.len();
         let mut n_kept = 0;
         let end = loop {
-            match self.choose(parts, n_kept) {
-                Err(reason) => break Some(reason),
-                Ok(token) if draft.get(n_kept) == Some(&token) => n_kept += 1,
-                Ok(_) => break None,
+            match self.choose(parts, n_kept)? {
+                ControlFlow::Break(reason) => break Some(reason),
+                ControlFlow::Continue(token) if draft.get(n_kept) == Some(&token) => n_kept += 1,
+                ControlFlow::Continue(_) => break None,
             }
         };
         self.n_kept += n_kept;
@@ -123,42 +132,85 @@ impl GenerateJob {
         Ok(end)
     }
 
-    fn draft(&self, parts: &mut Parts) -> Vec<TokenId> {
+    fn draft(&mut self, parts: &mut Parts) -> Vec<TokenId> {
         let n_left = self.request.stop.n_max_tokens.saturating_sub(self.answer.tokens.len() + 1);
-        let Some(drafter) = parts.drafter.as_mut().filter(|_| self.healing.is_done() && n_left > 0) else {
+        let n_tokens = self.request.prompt.len() + self.answer.tokens.len();
+        let n_most = n_left.min(self.n_ctx.saturating_sub(n_tokens));
+        // While healed bytes are owed hardly any guess fits.
+        if n_most == 0 || self.answer.n_hidden > 0 {
             return Vec::new();
-        };
-        let tokens: Vec<TokenId> = self.request.prompt.iter().chain(&self.answer.tokens).copied().collect();
-        let n_room = self.n_ctx.saturating_sub(tokens.len());
-        let mut draft = drafter.draft(&tokens, N_MAX_DRAFT.min(n_left).min(n_room));
-        // An end token is never drafted: it has no position of its own.
-        if let Some(end) = draft.iter().position(|&token| parts.tokenizer.specials().is_end(token)) {
-            draft.truncate(end);
         }
+        let forced = match &mut self.constraint {
+            Some(constraint) if !parts.is_forced_undrafted => constraint.forced(N_MAX_FORCED.min(n_most)),
+            _ => Vec::new(),
+        };
+        let mut draft = until_end(forced, &parts.tokenizer);
+        let Some(drafter) = parts.drafter.as_mut().filter(|_| draft.len() < n_most) else {
+            return draft;
+        };
+        let answer = self.request.prompt.iter().chain(&self.answer.tokens).chain(&draft);
+        let tokens: Vec<TokenId> = answer.copied().collect();
+        let guess = drafter.draft(&tokens, N_MAX_DRAFT.min(n_most - draft.len()));
+        let mut guess = until_end(guess, &parts.tokenizer);
+        if let Some(constraint) = &mut self.constraint {
+            guess.truncate(constraint.n_allowed_after(&draft, &guess));
+        }
+        draft.extend(guess);
         draft
     }
 
     /// Chooses the token after row `row_idx` and adds it to the answer, or says why there is none or no further one.
-    fn choose(&mut self, parts: &mut Parts, row_idx: usize) -> Result<TokenId, StopReason> {
-        let position = (self.request.prompt.len() + self.answer.tokens.len()) as u64;
-        let logits = parts.logits.row_mut(row_idx);
-        if !self.healing.apply(&parts.tokenizer, logits) {
-            return Err(StopReason::EndOfGeneration);
-        }
-        let (token, logprob) = sample(logits, &self.request.sampling, position);
+    fn choose(
+        &mut self,
+        parts: &mut Parts,
+        row_idx: usize,
+    ) -> Result<ControlFlow<StopReason, TokenId>, Error> {
+        let Some((token, logprob)) = self.pick(parts.logits.row_mut(row_idx))? else {
+            return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
+        };
         if self.first_token_at.is_none() {
             self.first_token_at = Some(Instant::now());
             self.timings.ttft = self.caller.since.elapsed();
         }
         if parts.tokenizer.specials().is_end(token) {
-            return Err(StopReason::EndOfGeneration);
+            return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
         }
-        self.healing.advance(&parts.tokenizer, token);
         self.answer.push(&parts.tokenizer, token, logprob);
-        match self.after_token() {
-            Some(reason) => Err(reason),
-            None => Ok(token),
+        if let Some(constraint) = &mut self.constraint {
+            constraint.advance(token)?;
         }
+        let is_complete = self.constraint.as_ref().is_some_and(|constraint| constraint.is_complete());
+        Ok(match self.after_token() {
+            // The last token allowed may complete the answer: then it is not cut short.
+            Some(StopReason::MaxTokens | StopReason::Time) | None if is_complete => {
+                ControlFlow::Break(StopReason::EndOfGeneration)
+            }
+            Some(reason) => ControlFlow::Break(reason),
+            None => ControlFlow::Continue(token),
+        })
+    }
+
+    /// Picks the next token and its logprob by the logits and the constraint; none if the answer must end.
+    fn pick(&mut self, logits: &mut [f32]) -> Result<Option<(TokenId, f32)>, Error> {
+        let sampling = &self.request.sampling;
+        let position = (self.request.prompt.len() + self.answer.tokens.len()) as u64;
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(Some(sample(logits, sampling, position)));
+        };
+        if self.answer.n_hidden > 0 {
+            let is_any = constraint.mask(logits)?;
+            return Ok(is_any.then(|| sample(logits, sampling, position)));
+        }
+        let log_sum = log_sum(logits);
+        // The likeliest of all is the likeliest of those allowed, if it is. To keep a token that was drawn because it
+        // happens to be allowed would change the odds.
+        let likeliest = sampling.is_greedy().then(|| sample_token(logits, sampling, position));
+        let token = match likeliest.filter(|&token| constraint.allows(token)) {
+            Some(token) => token,
+            None if constraint.mask(logits)? => sample_token(logits, sampling, position),
+            None => return Ok(None),
+        };
+        Ok(Some((token, logits[token.0 as usize] - log_sum)))
     }
 
     fn after_token(&mut self) -> Option<StopReason> {
@@ -220,6 +272,14 @@ impl GenerateJob {
             timings: self.timings,
         }
     }
+}
+
+/// An end token is never drafted: it has no position of its own.
+fn until_end(mut draft: Vec<TokenId>, tokenizer: &Tokenizer) -> Vec<TokenId> {
+    if let Some(end) = draft.iter().position(|&token| tokenizer.specials().is_end(token)) {
+        draft.truncate(end);
+    }
+    draft
 }
 
 impl Job for GenerateJob {

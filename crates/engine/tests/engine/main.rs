@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod generation;
+mod grammar;
 mod identity;
 mod parity;
 
@@ -26,6 +27,7 @@ fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
         prompt,
         healed: Vec::new(),
+        grammar: None,
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         priority: Priority::Background,
