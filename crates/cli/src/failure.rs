@@ -82,6 +82,7 @@ impl From<engine::Error> for Failure {
         let code = match &error {
             engine::Error::Candle(_) | engine::Error::Gone | engine::Error::KvFull(_) => code::INTERNAL,
             engine::Error::EmptyPrompt | engine::Error::UnknownToken(_) => code::INTERNAL,
+            engine::Error::Step(_) | engine::Error::Busy { .. } => code::INTERNAL,
             engine::Error::PromptTooLong { .. } | engine::Error::Grammar(_) => code::USAGE,
             engine::Error::Io { .. }
             | engine::Error::Gguf { .. }

@@ -17,7 +17,7 @@ mod request;
 
 pub use request::{Completion, GhostText, NoneReason, Options, Request, Statistics, Trigger};
 
-use engine::{CancelToken, Engine, GenerateRequest, Priority, Sampling, StopReason, StopRules};
+use engine::{CancelToken, Drafting, Engine, GenerateRequest, Priority, Sampling, StopReason, StopRules};
 
 /// Returns the ghost text for a cursor, or why there is none.
 ///
@@ -52,6 +52,7 @@ pub fn complete(
             texts: Vec::new(),
             decode_time: Some(options.decode_time),
         },
+        drafting: Drafting::default(),
         priority: Priority::Interactive,
     };
     let generation = engine.generate(generate, &mut |text| stop.wants_more(text), cancel)?;

@@ -1,58 +1,106 @@
 //! Drafters: cheap guesses at the next tokens, which one step then verifies together.
 //!
-//! A draft never changes the answer, only how many steps it takes (I-7). It pays only where a step over several rows
-//! costs little more than a step over one; candle's CPU path computes row by row, so drafting is off there by default.
+//! In: a sequence as it grows. Out: drafts, each token with the odds that it is right.
+//! Never: changes an answer, only how many steps it takes (I-7); draws a random number.
+//! Thread: the one that steps the sequence.
+
+mod automaton;
+mod combine;
+mod edges;
+mod edit;
+mod ledger;
+mod odds;
+mod policy;
+mod retrace;
+mod suffix;
+#[cfg(test)]
+mod tests;
+
+pub use combine::{Combined, DraftCounts};
+pub use edit::{EditDrafter, PreviousAnswer};
+pub use odds::MatchOdds;
+pub use policy::StepCosts;
+pub use suffix::{Corpus, SuffixAutomaton};
 
 use crate::TokenId;
 
-/// Proposes tokens that may come next.
-pub trait Drafter: Send {
-    /// Returns at most `n_max` tokens that may follow `tokens`, likeliest continuation first to last.
-    fn draft(&mut self, tokens: &[TokenId], n_max: usize) -> Vec<TokenId>;
-}
-
-/// Prompt lookup: what followed the last occurrence of the latest tokens.
+/// Proposes tokens that may come next in one sequence.
 ///
-/// Source: the n-gram lookup of apoorvumang/prompt-lookup-decoding; the longest match wins, the latest of equals.
-#[derive(Clone, Copy, Debug)]
-pub struct PromptLookup {
-    /// Longest run of tokens to match.
-    pub n_longest: usize,
-    /// Shortest run of tokens that is trusted.
-    pub n_shortest: usize,
+/// A turn is [`sync`](Self::sync), [`propose`](Self::propose), a step over as much of the draft as pays
+/// ([`StepCosts::n_to_draft`]), [`observe`](Self::observe).
+pub trait Drafter: Send {
+    /// Takes over the whole sequence so far, prompt and answer.
+    ///
+    /// It has usually grown by a few tokens since the last call, and that is cheap. If it has not, it is another
+    /// sequence, and the drafter starts again. What came is compared with what was proposed, whether or not a step
+    /// took it: a drafter that is never listened to still learns how often it is right.
+    fn sync(&mut self, tokens: &[TokenId]);
+
+    /// Returns at most `n_max` tokens that may follow what was last synced.
+    fn propose(&mut self, n_max: usize) -> Draft;
+
+    /// Hears how many tokens of the last proposal a step verified, and how many of those it kept.
+    fn observe(&mut self, n_drafted: usize, n_kept: usize) {
+        let _ = (n_drafted, n_kept);
+    }
+
+    /// Returns where the last proposal came from.
+    fn kind(&self) -> DrafterKind;
+
+    /// Returns how often this drafter has been right; the next one of its kind may start from it.
+    fn odds(&self) -> &MatchOdds;
 }
 
-impl Drafter for PromptLookup {
-    fn draft(&mut self, tokens: &[TokenId], n_max: usize) -> Vec<TokenId> {
-        for n in (self.n_shortest.max(1)..=self.n_longest).rev() {
-            let Some(split) = tokens.len().checked_sub(n) else {
-                continue;
-            };
-            let (history, latest) = (&tokens[..tokens.len() - 1], &tokens[split..]);
-            if let Some(at) = history.windows(n).rposition(|window| window == latest) {
-                return tokens[at + n..].iter().copied().take(n_max).collect();
-            }
-        }
-        Vec::new()
+/// Tokens that may come next, the nearest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    /// The tokens.
+    pub tokens: Vec<TokenId>,
+    /// How likely each token is right, given that those before it are; one for each token, above 0 and below 1.
+    pub odds: Vec<f32>,
+}
+
+impl Draft {
+    /// Keeps the first `n_tokens` tokens.
+    pub fn truncate(&mut self, n_tokens: usize) {
+        self.tokens.truncate(n_tokens);
+        self.odds.truncate(n_tokens);
+    }
+
+    /// Returns how many of the tokens will be kept on average if all of them are verified.
+    pub fn n_expected(&self) -> f32 {
+        let mut all_right = 1.0;
+        self.odds
+            .iter()
+            .map(|odds| {
+                all_right *= odds;
+                all_right
+            })
+            .sum()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The kinds of drafters there are, the most trusted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrafterKind {
+    /// The rest of an answer given before.
+    PreviousAnswer,
+    /// The text that is being rewritten.
+    Edit,
+    /// What followed the same tokens elsewhere.
+    SuffixAutomaton,
+}
 
-    #[test]
-    fn prompt_lookup_copies_what_followed_the_longest_latest_match() {
-        let check = |tokens: &[u32], expected: &[u32]| {
-            let tokens: Vec<TokenId> = tokens.iter().copied().map(TokenId).collect();
-            let draft = PromptLookup { n_longest: 3, n_shortest: 2 }.draft(&tokens, 3);
-            assert_eq!(draft.iter().map(|t| t.0).collect::<Vec<_>>(), expected, "{tokens:?}");
-        };
-        check(&[1, 2, 3, 4, 5, 6, 1, 2], &[3, 4, 5]);
-        check(&[9, 1, 2, 7, 8, 1, 2, 5, 6, 9, 1, 2], &[7, 8, 1]);
-        check(&[1, 2, 3], &[]);
-        check(&[1], &[]);
-        check(&[], &[]);
-        check(&[4, 4, 4], &[4]);
+impl DrafterKind {
+    /// All kinds, in the order of `kind as usize`.
+    pub const ALL: [Self; 3] = [Self::PreviousAnswer, Self::Edit, Self::SuffixAutomaton];
+
+    /// Returns the kind's name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PreviousAnswer => "previous_answer",
+            Self::Edit => "edit",
+            Self::SuffixAutomaton => "suffix_automaton",
+        }
     }
 }

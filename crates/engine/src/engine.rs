@@ -13,24 +13,24 @@ use crossbeam_channel::Sender;
 use crate::constrain::{Constraint, GrammarVocabulary, constraint};
 use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreReply};
 use crate::retained::Retained;
+use crate::scheduler::Load;
 use crate::{
-    CancelToken, CpuBackend, Drafter, Error, GenerateRequest, Generation, Gguf, KvPool, Logits, ModelSpec,
-    Score, ScoreRequest, TokenId, Tokenizer, scheduler,
+    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, KvPool, Logits, ModelSpec, Priority,
+    Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
 };
 
 /// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
 /// 23 KiB a token for the default model.
 const DEFAULT_N_CTX: usize = 8192;
 
+/// Most requests without an answer. A queue that grows further only makes all of them late.
+const N_MAX_JOBS: usize = 256;
+
 /// How a model is loaded.
 #[derive(Default)]
 pub struct EngineOptions {
     /// Most tokens a sequence may have; the model's own limit and 8,192 when not set.
     pub n_ctx: Option<usize>,
-    /// Guesses at coming tokens; none when not set.
-    pub drafter: Option<Box<dyn Drafter>>,
-    /// Does not draft the tokens that a grammar forces. The answer is the same, in more steps.
-    pub is_forced_undrafted: bool,
 }
 
 /// Hears how much of a model is loaded, 0 to 1.
@@ -47,6 +47,7 @@ struct Shared {
     tokenizer: Arc<Tokenizer>,
     grammars: GrammarVocabulary,
     n_ctx: usize,
+    load: Arc<Load>,
     inbox: Sender<Box<dyn Job>>,
 }
 
@@ -72,16 +73,18 @@ impl Engine {
             kv: KvPool::new(&spec, n_kv_tokens),
             retained: Retained::default(),
             tokenizer: Arc::clone(&tokenizer),
-            drafter: options.drafter,
-            is_forced_undrafted: options.is_forced_undrafted,
+            odds: Default::default(),
             logits: Logits::default(),
             pace: Pace::new(),
+            costs: StepCosts::default(),
         };
+        let load = Arc::new(Load::default());
+        let thread_load = Arc::clone(&load);
         let (inbox, jobs) = crossbeam_channel::unbounded();
         let thread_spec = spec.clone();
         std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &jobs))
+            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &thread_load, &jobs))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         tracing::info!(
             architecture = spec.architecture,
@@ -91,7 +94,7 @@ impl Engine {
             "model loaded"
         );
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, inbox }) })
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, load, inbox }) })
     }
 
     /// Returns the model's shape.
@@ -116,7 +119,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::UnknownToken`], [`Error::PromptTooLong`] and [`Error::Grammar`] are the
-    /// caller's to fix;
+    /// caller's to fix; [`Error::Busy`] passes;
     /// [`Error::KvFull`], [`Error::Candle`] and [`Error::Gone`] are ours.
     pub fn generate(
         &self,
@@ -124,24 +127,50 @@ impl Engine {
         on_text: &mut dyn FnMut(&str) -> bool,
         cancel: &CancelToken,
     ) -> Result<Generation, Error> {
+        let mut answers = self.generate_many(request, 1, &mut |_, text| on_text(text), cancel)?;
+        answers.pop().ok_or(Error::Gone)
+    }
+
+    /// Continues a prompt `n_answers` times, which are computed together and share what they have in common.
+    ///
+    /// Answer `i` is the one that [`Engine::generate`] gives with `sampling.seed + i`. `on_text` also hears which answer
+    /// grows.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_many(
+        &self,
+        request: GenerateRequest,
+        n_answers: usize,
+        on_text: &mut dyn FnMut(usize, &str) -> bool,
+        cancel: &CancelToken,
+    ) -> Result<Vec<Generation>, Error> {
+        if n_answers == 0 {
+            return Ok(Vec::new());
+        }
         self.check(&request.prompt, 1)?;
-        let constraint = self.constraint(&request)?;
+        let constraints: Result<Vec<_>, Error> = (0..n_answers).map(|_| self.constraint(&request)).collect();
         let (reply, events) = crossbeam_channel::unbounded();
-        let enough = Arc::new(AtomicBool::new(false));
-        let caller =
-            Caller { reply, cancel: cancel.clone(), enough: Arc::clone(&enough), since: Instant::now() };
-        self.submit(Box::new(GenerateJob::new(request, constraint, caller, self.shared.n_ctx)))?;
+        let caller = self.caller(reply, n_answers, cancel);
+        let enough = Arc::clone(&caller.enough);
+        let job = GenerateJob::new(request, constraints?, caller, self.shared.n_ctx);
+        self.submit(Box::new(job))?;
         loop {
             match events.recv() {
-                Ok(Event::Text(text)) => {
-                    if !on_text(&text) {
-                        enough.store(true, Ordering::Release);
+                Ok(Event::Text { answer_idx, text }) => {
+                    if !on_text(answer_idx, &text) {
+                        enough[answer_idx].store(true, Ordering::Release);
                     }
                 }
                 Ok(Event::Done(result)) => return result,
                 Err(_) => return Err(Error::Gone),
             }
         }
+    }
+
+    fn caller<T>(&self, reply: Sender<T>, n_answers: usize, cancel: &CancelToken) -> Caller<T> {
+        let enough = (0..n_answers).map(|_| AtomicBool::new(false)).collect();
+        Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() }
     }
 
     /// Returns how likely the model finds each token from `request.from` on, or `None` when cancelled.
@@ -152,9 +181,7 @@ impl Engine {
         self.check(&request.tokens, 0)?;
         self.check_known(request.asked.values().flatten())?;
         let (reply, replies) = crossbeam_channel::bounded::<ScoreReply>(1);
-        let enough = Arc::new(AtomicBool::new(false));
-        let caller = Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() };
-        self.submit(Box::new(ScoreJob::new(request, caller)))?;
+        self.submit(Box::new(ScoreJob::new(request, self.caller(reply, 0, cancel))))?;
         replies.recv().unwrap_or(Err(Error::Gone))
     }
 
@@ -187,6 +214,15 @@ impl Engine {
     }
 
     fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
+        let load = &self.shared.load;
+        let n_jobs = load.n_jobs.fetch_add(1, Ordering::AcqRel);
+        if n_jobs >= N_MAX_JOBS {
+            load.n_jobs.fetch_sub(1, Ordering::AcqRel);
+            return Err(Error::Busy { n_jobs });
+        }
+        if job.priority() == Priority::Interactive {
+            load.n_arriving.fetch_add(1, Ordering::AcqRel);
+        }
         self.shared.inbox.send(job).map_err(|_| Error::Gone)
     }
 }

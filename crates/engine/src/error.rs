@@ -60,6 +60,15 @@ pub enum Error {
     /// candle refused an operation: a bug of ours.
     #[error("candle failed")]
     Candle(#[from] candle_core::Error),
+    /// A step of the model failed, for the reason given; a bug of ours.
+    #[error("a step of the model failed: {0}")]
+    Step(String),
+    /// More requests wait than the engine takes; the caller can try again.
+    #[error("the engine is busy: {n_jobs} requests wait")]
+    Busy {
+        /// Requests without an answer.
+        n_jobs: usize,
+    },
     /// The engine thread died while working on this request; others go on after a restart.
     #[error("the engine stopped while working on this request")]
     Gone,
@@ -89,7 +98,8 @@ impl Error {
                 Some("use a smaller window, or a model with a longer context")
             }
             Self::Grammar(error) => error.hint(),
-            Self::EmptyPrompt | Self::UnknownToken(_) | Self::Candle(_) | Self::Gone => None,
+            Self::Busy { .. } => Some("try again when some of them are answered"),
+            Self::EmptyPrompt | Self::UnknownToken(_) | Self::Candle(_) | Self::Step(_) | Self::Gone => None,
         }
     }
 }

@@ -32,13 +32,18 @@ pub use batch::{Logits, RowSpan, StepBatch};
 pub use bench::Bench;
 pub use cancel::CancelToken;
 pub use constrain::{GrammarError, GrammarSpec};
-pub use drafter::{Drafter, PromptLookup};
+
+pub use drafter::{
+    Combined, Corpus, Draft, DraftCounts, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer,
+    StepCosts, SuffixAutomaton,
+};
 pub use engine::{Engine, EngineOptions, LoadProgress};
 pub use error::Error;
 pub use gguf::{GgmlType, Gguf, TensorView, Value};
 pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, Sequence};
 pub use request::{
-    GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest, StopReason, StopRules, Timings,
+    DraftExtent, Drafting, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest, StopReason,
+    StopRules, Timings,
 };
 pub use sample::top_tokens;
 pub use spec::{ModelSpec, RopePairing, RopeSpec};

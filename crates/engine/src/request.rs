@@ -50,6 +50,31 @@ pub struct StopRules {
     pub decode_time: Option<Duration>,
 }
 
+/// How much of a draft is verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DraftExtent {
+    /// Nothing.
+    Off,
+    /// As much as pays by what steps take here and how often drafts were right.
+    #[default]
+    WhatPays,
+    /// All of it, whatever it costs: tests show with it that drafts do not change answers.
+    All,
+}
+
+/// Texts in which the answer's coming tokens may be found, so that several of them are verified in one step.
+///
+/// The answer is the same without, only later.
+#[derive(Clone, Debug, Default)]
+pub struct Drafting {
+    /// How much of what is found is verified.
+    pub extent: DraftExtent,
+    /// A text that the answer rewrites.
+    pub original: Vec<TokenId>,
+    /// What is left of an earlier answer to nearly the same prompt.
+    pub previous: Vec<TokenId>,
+}
+
 /// A prompt to continue.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
@@ -63,6 +88,8 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// When to stop.
     pub stop: StopRules,
+    /// Where to look for what comes next.
+    pub drafting: Drafting,
     /// Who waits.
     pub priority: Priority,
 }

@@ -8,13 +8,18 @@ use std::collections::VecDeque;
 use crate::{KvFull, KvPool, Sequence, TokenId};
 
 /// Most sequences kept. One per open document and agent place is plenty; blocks they share cost nothing.
-const N_MAX_RETAINED: usize = 16;
+const N_MAX_RETAINED: usize = 64;
 
 /// The kept sequences, least recently used first.
 #[derive(Debug, Default)]
 pub(crate) struct Retained(VecDeque<Sequence>);
 
 impl Retained {
+    /// Returns how many tokens of `prompt` are kept.
+    pub(crate) fn n_known(&self, prompt: &[TokenId]) -> usize {
+        self.0.iter().map(|sequence| common_prefix(sequence.tokens(), prompt)).max().unwrap_or(0)
+    }
+
     /// Returns a sequence with the longest kept beginning of `prompt`, at most `n_max` tokens of it.
     pub(crate) fn begin(&mut self, kv: &mut KvPool, prompt: &[TokenId], n_max: usize) -> Sequence {
         let shared = |sequence: &Sequence| common_prefix(sequence.tokens(), prompt).min(n_max);

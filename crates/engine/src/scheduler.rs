@@ -1,46 +1,304 @@
-//! The engine thread's loop: Interactive before Background, one step at a time.
+//! The engine thread's loop: which rows of which requests are computed together.
 //!
 //! In: jobs on a channel. Out: their answers. A job that panics costs the jobs of that moment, not the engine.
+//! Never: lets a keystroke wait for an agent's step: such a step is given up between two layers and planned again.
 //! Thread: this is the engine thread.
+//!
+//! A step carries every interactive request's rows. Background rows ride along where they cost the interactive ones
+//! little, and never before the first token; when nobody types they have the steps to themselves, taking turns.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::job::{Job, Parts, Progress};
+use crate::job::{Job, Parts, Phase, Progress, StepPlan};
 use crate::retained::Retained;
-use crate::{Error, KvPool, ModelSpec};
+use crate::{Error, KvPool, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd, TokenId};
+
+/// Most rows of answers in one step. Past 32 a row costs what it costs in a prompt.
+const N_MAX_DECODE_ROWS: usize = 32;
+/// How long a step of an interactive prompt should take: a newer keystroke stops it between layers anyway.
+const INTERACTIVE_CHUNK: Duration = Duration::from_millis(100);
+/// The same for a background prompt while somebody types: what is given up of it is lost.
+const SHORT_CHUNK: Duration = Duration::from_millis(30);
+/// The same while nobody does.
+const LONG_CHUNK: Duration = Duration::from_millis(250);
+/// How long after the last interactive request somebody still counts as typing.
+const TYPING: Duration = Duration::from_secs(3);
+/// How much slower background rows may make a step that carries interactive ones.
+const RIDE_COST: f64 = 1.4;
+/// Tokens that two prompts must share for the second to wait for the first.
+const N_WORTH_WAITING: usize = 64;
+
+/// How much there is to do, seen by those who ask.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Requests that have no answer yet.
+    pub(crate) n_jobs: AtomicUsize,
+    /// Interactive ones that the engine thread has not seen yet.
+    pub(crate) n_arriving: AtomicUsize,
+}
+
+/// What the loop remembers from step to step.
+struct Scheduler<'a> {
+    parts: Parts,
+    spec: &'a ModelSpec,
+    n_kv_tokens: usize,
+    load: &'a Load,
+    /// Interactive ones in the order of their arrival, then the others, the next in turn first.
+    jobs: Vec<Box<dyn Job>>,
+    last_interactive: Option<Instant>,
+}
 
 /// Steps jobs until every [`Engine`](crate::Engine) handle is gone.
-pub(crate) fn run(mut parts: Parts, spec: &ModelSpec, n_kv_tokens: usize, inbox: &Receiver<Box<dyn Job>>) {
-    let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+pub(crate) fn run(
+    parts: Parts,
+    spec: &ModelSpec,
+    n_kv_tokens: usize,
+    load: &Arc<Load>,
+    inbox: &Receiver<Box<dyn Job>>,
+) {
+    let mut scheduler =
+        Scheduler { parts, spec, n_kv_tokens, load, jobs: Vec::new(), last_interactive: None };
     loop {
-        if jobs.is_empty() {
+        if scheduler.jobs.is_empty() {
             match inbox.recv() {
-                Ok(job) => jobs.push(job),
+                Ok(job) => scheduler.take(job),
                 Err(_) => return,
             }
         }
-        jobs.extend(inbox.try_iter());
-        // The first of the most urgent: a keystroke overtakes an agent's run at the next step.
-        let Some(idx) = (0..jobs.len()).min_by_key(|&idx| (jobs[idx].priority(), idx)) else {
-            continue;
-        };
-        match catch_unwind(AssertUnwindSafe(|| jobs[idx].step(&mut parts))) {
-            Ok(Progress::More) => {}
-            Ok(Progress::Done) => drop(jobs.remove(idx)),
-            Err(_) => {
-                tracing::error!(
-                    n_jobs = jobs.len(),
-                    "a step panicked; its requests failed and the KV cache was emptied"
-                );
-                for mut job in jobs.drain(..) {
-                    job.fail(Error::Gone);
-                }
-                // The pool's counts may be wrong now, and nobody holds a sequence any more.
-                parts.kv = KvPool::new(spec, n_kv_tokens);
-                parts.retained = Retained::default();
-            }
+        inbox.try_iter().for_each(|job| scheduler.take(job));
+        if catch_unwind(AssertUnwindSafe(|| scheduler.step())).is_err() {
+            scheduler.start_again();
         }
     }
+}
+
+impl Scheduler<'_> {
+    fn take(&mut self, job: Box<dyn Job>) {
+        if job.priority() == Priority::Interactive {
+            self.load.n_arriving.fetch_sub(1, Ordering::AcqRel);
+            self.last_interactive = Some(Instant::now());
+            let at = self.jobs.iter().position(|other| other.priority() != Priority::Interactive);
+            self.jobs.insert(at.unwrap_or(self.jobs.len()), job);
+        } else {
+            self.jobs.push(job);
+        }
+    }
+
+    /// Plans one step, computes it, and gives every job its logits.
+    fn step(&mut self) {
+        let mut plan = StepPlan::default();
+        let taking_part = self.plan(&mut plan);
+        if taking_part.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let end = self.compute(&plan, &taking_part);
+        let elapsed = started.elapsed();
+        let mut done = Vec::new();
+        match end {
+            Ok(StepEnd::Stopped) => return,
+            Ok(StepEnd::Done) => {
+                self.parts.pace.observe(plan.n_rows(), elapsed);
+                self.parts.costs.observe(plan.n_rows(), elapsed);
+                for &idx in &taking_part {
+                    match self.jobs[idx].absorb(&mut self.parts, elapsed) {
+                        Ok(Progress::More) => {}
+                        Ok(Progress::Done) => done.push(idx),
+                        Err(error) => {
+                            self.jobs[idx].fail(Some(&mut self.parts), error);
+                            done.push(idx);
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                for &idx in &taking_part {
+                    self.jobs[idx].fail(Some(&mut self.parts), Error::Step(text.clone()));
+                    done.push(idx);
+                }
+            }
+        }
+        self.take_turns(&taking_part, &done);
+    }
+
+    /// Lets every job add its rows; returns which did. Those that have answered are gone then.
+    fn plan(&mut self, plan: &mut StepPlan) -> Vec<usize> {
+        let mut taking_part = Vec::new();
+        let mut done = Vec::new();
+        let mut n_prompt_rows = 0;
+        let mut idx = 0;
+        while idx < self.jobs.len() {
+            let Some(n_max_rows) = self.allowed(idx, plan, &taking_part, n_prompt_rows) else {
+                idx += 1;
+                continue;
+            };
+            let n_before = plan.n_rows();
+            let is_prompt = self.jobs[idx].phase() != Phase::Decode;
+            match self.jobs[idx].plan(&mut self.parts, n_max_rows, plan) {
+                Ok(Progress::Done) => done.push(idx),
+                Ok(Progress::More) if plan.n_rows() > n_before => {
+                    taking_part.push(idx);
+                    n_prompt_rows += if is_prompt { plan.n_rows() - n_before } else { 0 };
+                }
+                Ok(Progress::More) => {}
+                Err(Error::KvFull(full)) => {
+                    // Room is made at the cost of the last in turn, never of an earlier one or of this step's.
+                    if let Some(victim) = self.victim(idx, &done) {
+                        self.jobs[victim].suspend(&mut self.parts);
+                        continue;
+                    }
+                    if taking_part.is_empty() {
+                        self.jobs[idx].fail(Some(&mut self.parts), full.into());
+                        done.push(idx);
+                    }
+                }
+                Err(error) => {
+                    self.jobs[idx].fail(Some(&mut self.parts), error);
+                    done.push(idx);
+                }
+            }
+            idx += 1;
+        }
+        for idx in done.into_iter().rev() {
+            self.remove(idx);
+            taking_part.iter_mut().filter(|other| **other > idx).for_each(|other| *other -= 1);
+        }
+        taking_part
+    }
+
+    /// Returns how many rows of a prompt a job may add, or none if it must not take part in this step.
+    fn allowed(
+        &self,
+        idx: usize,
+        plan: &StepPlan,
+        taking_part: &[usize],
+        n_prompt_rows: usize,
+    ) -> Option<usize> {
+        let job = &self.jobs[idx];
+        if job.is_unwanted() {
+            return Some(1);
+        }
+        let is_interactive = job.priority() == Priority::Interactive;
+        let is_ridden = taking_part.first().is_some_and(|&first| self.is_interactive(first));
+        if is_ridden && !is_interactive {
+            return self.n_riding(idx, plan, taking_part);
+        }
+        if job.phase() == Phase::Decode {
+            let n_decode_rows = plan.n_rows() - n_prompt_rows;
+            return (n_decode_rows < N_MAX_DECODE_ROWS).then(|| N_MAX_DECODE_ROWS - n_decode_rows);
+        }
+        let is_typing = self.last_interactive.is_some_and(|last| last.elapsed() < TYPING);
+        let chunk = match (is_interactive, is_typing) {
+            (true, _) => INTERACTIVE_CHUNK,
+            (false, true) => SHORT_CHUNK,
+            (false, false) => LONG_CHUNK,
+        };
+        let n_left = self.parts.pace.n_rows_in(chunk).saturating_sub(n_prompt_rows);
+        (n_left > 0 && !self.should_wait(idx)).then_some(n_left)
+    }
+
+    /// Returns how many rows of a background job may be in a step with interactive ones.
+    fn n_riding(&self, idx: usize, plan: &StepPlan, taking_part: &[usize]) -> Option<usize> {
+        let is_answering = |idx: usize| self.jobs[idx].phase() == Phase::Decode;
+        let of_interactive = || taking_part.iter().take_while(|idx| self.is_interactive(**idx));
+        if !is_answering(idx) || !of_interactive().all(|&idx| is_answering(idx)) {
+            return None;
+        }
+        let n_interactive: usize = of_interactive().map(|&idx| self.jobs[idx].n_planned_rows()).sum();
+        let costs = &self.parts.costs;
+        let limit = costs.expected(n_interactive)?.mul_f64(RIDE_COST);
+        (1..N_MAX_DECODE_ROWS)
+            .take_while(|n| costs.expected(plan.n_rows() + n).is_some_and(|time| time <= limit))
+            .last()
+    }
+
+    /// Returns whether another job is about to compute what this one would begin with.
+    fn should_wait(&self, idx: usize) -> bool {
+        let job = &self.jobs[idx];
+        job.phase() == Phase::Waiting
+            && self.jobs.iter().enumerate().any(|(other_idx, other)| {
+                let is_before = other.phase() == Phase::Prefill || other_idx < idx;
+                let is_first = other_idx != idx && is_before && other.phase() != Phase::Decode;
+                let n_shared = if is_first { n_common(job.prompt(), other.prompt()) } else { 0 };
+                n_shared >= self.parts.retained.n_known(job.prompt()) + N_WORTH_WAITING
+            })
+    }
+
+    /// Returns the job that gives its places in the KV cache up for job `idx`.
+    fn victim(&self, idx: usize, done: &[usize]) -> Option<usize> {
+        let last = (idx + 1..self.jobs.len()).rev().find(|other| {
+            self.jobs[*other].phase() != Phase::Waiting
+                && !done.contains(other)
+                && self.jobs[*other].holds_kv()
+        });
+        last.filter(|&last| !self.is_interactive(last))
+    }
+
+    fn compute(&mut self, plan: &StepPlan, taking_part: &[usize]) -> Result<StepEnd, Error> {
+        let spans: Vec<RowSpan<'_>> = plan
+            .spans
+            .iter()
+            .map(|span| RowSpan { blocks: &span.blocks, start: span.start, n_tokens: span.n_tokens })
+            .collect();
+        let batch = StepBatch { tokens: &plan.tokens, spans: &spans, logits: &plan.wanted };
+        let is_background = !self.is_interactive(taking_part[0]);
+        let (jobs, load) = (&self.jobs, self.load);
+        let should_stop = || {
+            let is_overtaken = is_background && load.n_arriving.load(Ordering::Acquire) > 0;
+            is_overtaken || taking_part.iter().all(|&idx| jobs[idx].is_unwanted())
+        };
+        let control = StepControl { should_stop: &should_stop };
+        let parts = &mut self.parts;
+        parts.backend.forward(&batch, &mut parts.kv, &mut parts.logits, &control)
+    }
+
+    /// Removes the jobs that have answered; the background jobs that had a part in the step come last in the next.
+    fn take_turns(&mut self, taking_part: &[usize], done: &[usize]) {
+        let mut kept = Vec::with_capacity(self.jobs.len());
+        let mut served = Vec::new();
+        for (idx, job) in std::mem::take(&mut self.jobs).into_iter().enumerate() {
+            if done.contains(&idx) {
+                self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
+            } else if taking_part.contains(&idx) && job.priority() != Priority::Interactive {
+                served.push(job);
+            } else {
+                kept.push(job);
+            }
+        }
+        kept.append(&mut served);
+        self.jobs = kept;
+    }
+
+    fn remove(&mut self, idx: usize) {
+        drop(self.jobs.remove(idx));
+        self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn is_interactive(&self, idx: usize) -> bool {
+        self.jobs[idx].priority() == Priority::Interactive
+    }
+
+    /// Fails every job after a panic, and begins with an empty cache: its counts may be wrong.
+    fn start_again(&mut self) {
+        tracing::error!(
+            n_jobs = self.jobs.len(),
+            "a step panicked; its requests failed and the KV cache was emptied"
+        );
+        for mut job in self.jobs.drain(..) {
+            job.fail(None, Error::Gone);
+            self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens);
+        self.parts.retained = Retained::default();
+    }
+}
+
+fn n_common(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -1,6 +1,6 @@
 //! The second arm: the model writes suspicious lines again, sampled, a different way each round.
 
-use engine::{CancelToken, Engine, GenerateRequest, Priority, Sampling, StopRules};
+use engine::{CancelToken, Drafting, Engine, GenerateRequest, Priority, Sampling, StopRules};
 
 use super::windows::Window;
 use crate::candidate::Candidate;
@@ -84,6 +84,7 @@ impl LineArm {
                 seed: self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(draw),
             },
             stop: StopRules { n_max_tokens: N_MAX_TOKENS, texts: vec!["\n".into()], decode_time: None },
+            drafting: Drafting::default(),
             priority: Priority::Background,
         };
         let generation = engine.generate(request, &mut |_| true, cancel)?;

@@ -346,6 +346,9 @@ fn a_grammar_that_costs_too_much_is_refused_or_followed_within_a_second() {
             check(regex("a{1000000000}"), true);
             check(regex("((a{100}b){100}){100}"), true);
             check(lark("start: A\nA: B{1000}\nB: C{1000}\nC: \"ab\""), true);
+            let many = "(a{1000}){1000}";
+            check(GrammarSpec::JsonSchema(json!({ "items": { "type": "string", "pattern": many } })), true);
+            check(GrammarSpec::JsonSchema(json!({ "patternProperties": { many: {} } })), true);
             check(regex(&deep(100_000)), true);
             check(lark(&format!("start: {}", deep(100_000))), true);
             check(regex(&"a".repeat(300_000)), true);

@@ -1,285 +1,211 @@
-//! Generation: prefill, then draft, verify and decode until something stops it.
+//! Generation: one prefill, then as many answers as were asked for, each drafted, verified and decoded until something
+//! stops it.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::Duration;
 
-use super::{Caller, Event, Job, Parts, Progress};
+use super::branch::{Branch, Limits};
+use super::{Caller, Event, Job, Parts, Phase, Progress, StepPlan};
 use crate::constrain::Constraint;
-use crate::sample::{log_sum, sample, sample_token};
-use crate::stop::{StopTexts, Watch};
-use crate::tokenizer::StreamDecoder;
-use crate::{
-    Error, GenerateRequest, Generation, Priority, Sequence, StepEnd, StopReason, Timings, TokenId, Tokenizer,
-};
-
-/// Most tokens drafted for one step.
-const N_MAX_DRAFT: usize = 4;
-
-/// Most tokens drafted for one step where a grammar forces them: all of them are kept.
-const N_MAX_FORCED: usize = 16;
+use crate::{Error, GenerateRequest, Generation, Priority, Sequence, StopReason, Timings, TokenId};
 
 pub(crate) struct GenerateJob {
     request: GenerateRequest,
     caller: Caller<Event>,
     n_ctx: usize,
-    stop_texts: StopTexts,
-    constraint: Option<Box<dyn Constraint>>,
-    sequence: Option<Sequence>,
-    answer: Answer,
+    branches: Vec<Branch>,
+    /// The branch that comes first in the next step.
+    next_branch: usize,
+    prefill: Option<Prefill>,
+    phase: Phase,
     n_reused: usize,
-    n_drafted: usize,
-    n_kept: usize,
     timings: Timings,
-    first_token_at: Option<Instant>,
 }
 
-/// The answer so far.
-#[derive(Default)]
-struct Answer {
-    tokens: Vec<TokenId>,
-    logprobs: Vec<f32>,
-    text: String,
-    decoder: StreamDecoder,
-    // Bytes of the healed part still to be left out of `text`.
-    n_hidden: usize,
-    // Bytes of `text` already sent.
-    n_sent: usize,
+/// Tokens on their way into the KV cache: the prompt, or what a suspended branch had.
+struct Prefill {
+    sequence: Sequence,
+    /// The branch they are of; the prompt is of all.
+    branch_idx: Option<usize>,
+    /// How many of them the step on its way computes, and where its logits begin.
+    n_planned: usize,
+    first_logits: usize,
 }
 
 impl GenerateJob {
+    /// Returns the work for one answer for each of `constraints`.
     pub(crate) fn new(
         request: GenerateRequest,
-        constraint: Option<Box<dyn Constraint>>,
+        constraints: Vec<Option<Box<dyn Constraint>>>,
         caller: Caller<Event>,
         n_ctx: usize,
     ) -> Self {
+        let branches = constraints.into_iter().enumerate();
         Self {
-            stop_texts: StopTexts::new(request.stop.texts.clone()),
-            constraint,
-            answer: Answer { n_hidden: request.healed.len(), ..Answer::default() },
+            branches: branches.map(|(idx, constraint)| Branch::new(&request, idx, constraint)).collect(),
             request,
             caller,
             n_ctx,
-            sequence: None,
+            next_branch: 0,
+            prefill: None,
+            phase: Phase::Waiting,
             n_reused: 0,
-            n_drafted: 0,
-            n_kept: 0,
             timings: Timings::default(),
-            first_token_at: None,
         }
     }
 
-    /// Runs one step; returns why generation ended when it did.
-    fn advance(&mut self, parts: &mut Parts) -> Result<Option<StopReason>, Error> {
-        if let Some(reason) = self.asked_to_stop() {
-            return Ok(Some(reason));
+    /// Returns the tokens that must be in the KV cache before a branch can go on.
+    fn wanted_tokens(&self, branch_idx: Option<usize>) -> Vec<TokenId> {
+        let answer = branch_idx.map_or(&[][..], |idx| &self.branches[idx].tokens);
+        // The last one is the next decoding step's.
+        let n_answer = answer.len().saturating_sub(1);
+        self.request.prompt.iter().chain(&answer[..n_answer]).copied().collect()
+    }
+
+    fn plan_prefill(
+        &mut self,
+        parts: &mut Parts,
+        mut prefill: Prefill,
+        n_max_rows: usize,
+        plan: &mut StepPlan,
+    ) -> Result<Progress, Error> {
+        let tokens = self.wanted_tokens(prefill.branch_idx);
+        let rest = &tokens[prefill.sequence.tokens().len()..];
+        let n_rows = rest.len().min(n_max_rows);
+        let reserved = parts.reserve(&mut prefill.sequence, n_rows);
+        if reserved.is_ok() {
+            let is_last = n_rows == rest.len() && prefill.branch_idx.is_none();
+            let wanted = if is_last { n_rows - 1..n_rows } else { 0..0 };
+            prefill.first_logits = plan.add(&prefill.sequence, &rest[..n_rows], wanted);
+            prefill.n_planned = n_rows;
         }
-        let mut sequence = match self.sequence.take() {
-            Some(sequence) => sequence,
-            None => {
-                self.timings.queue = self.caller.since.elapsed();
-                let sequence = parts.begin(&self.request.prompt, self.request.prompt.len() - 1);
-                self.n_reused = sequence.tokens().len();
-                sequence
+        self.prefill = Some(prefill);
+        reserved.map(|()| Progress::More)
+    }
+
+    /// Adds the rows of the branches in turn, as many as there is place for.
+    fn plan_decode(
+        &mut self,
+        parts: &mut Parts,
+        n_max_rows: usize,
+        plan: &mut StepPlan,
+    ) -> Result<Progress, Error> {
+        let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+        let n_branches = self.branches.len();
+        self.branches.iter_mut().for_each(Branch::leave_out);
+        let mut n_left = n_max_rows;
+        let mut planned = Vec::with_capacity(n_branches);
+        for idx in (0..n_branches).map(|idx| (self.next_branch + idx) % n_branches) {
+            let branch = &mut self.branches[idx];
+            if branch.end.is_some() || n_left == 0 {
+                continue;
             }
-        };
-        let started = Instant::now();
-        let is_prefill = self.answer.tokens.is_empty();
-        let result =
-            if is_prefill { self.prefill(parts, &mut sequence) } else { self.decode(parts, &mut sequence) };
-        let spent = if is_prefill { &mut self.timings.prefill } else { &mut self.timings.decode };
-        *spent += started.elapsed();
-        self.sequence = Some(sequence);
+            let rows = branch.rows(parts, limits, n_left, plan.n_rows() + n_max_rows - n_left);
+            n_left -= rows.len();
+            if let Some(sequence) = &mut branch.sequence
+                && let Err(full) = parts.reserve(sequence, rows.len())
+            {
+                self.branches.iter_mut().for_each(Branch::leave_out);
+                return Err(full);
+            }
+            planned.push((idx, rows));
+        }
+        for (idx, rows) in planned {
+            let branch = &mut self.branches[idx];
+            if let Some(sequence) = &branch.sequence {
+                branch.expect_logits(plan.add(sequence, &rows, 0..rows.len()));
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Takes a prefill step; once the prompt is there, every answer gets its first token and its own sequence.
+    fn absorb_prefill(&mut self, parts: &mut Parts, mut prefill: Prefill) -> Result<(), Error> {
+        let tokens = self.wanted_tokens(prefill.branch_idx);
+        let start = prefill.sequence.tokens().len();
+        prefill.sequence.commit(&tokens[start..start + prefill.n_planned]);
+        if prefill.sequence.tokens().len() < tokens.len() {
+            self.prefill = Some(prefill);
+            return Ok(());
+        }
+        if let Some(branch_idx) = prefill.branch_idx {
+            self.branches[branch_idx].sequence = Some(prefill.sequence);
+            return Ok(());
+        }
+        self.phase = Phase::Decode;
+        parts.publish(&prefill.sequence);
+        let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+        let logits = parts.logits.row(prefill.first_logits).to_vec();
+        let mut result = Ok(());
+        for branch in &mut self.branches {
+            // Masks are written into the logits, and every branch has its own.
+            parts.logits.row_mut(prefill.first_logits).copy_from_slice(&logits);
+            match branch.choose(parts, prefill.first_logits, limits) {
+                Ok(ControlFlow::Continue(_)) => {}
+                Ok(ControlFlow::Break(reason)) => branch.end = Some(reason),
+                Err(error) => result = Err(error),
+            }
+            branch.sequence = Some(parts.kv.fork(&prefill.sequence, prefill.sequence.tokens().len()));
+        }
+        parts.kv.release(prefill.sequence);
         result
     }
 
-    fn prefill(&mut self, parts: &mut Parts, sequence: &mut Sequence) -> Result<Option<StopReason>, Error> {
-        let rest = &self.request.prompt[sequence.tokens().len()..];
-        let chunk: Vec<TokenId> = rest.iter().copied().take(parts.pace.chunk_rows()).collect();
-        let is_last = chunk.len() == rest.len();
-        let last_row = [chunk.len() - 1];
-        let wanted: &[usize] = if is_last { &last_row } else { &[] };
-        if parts.step(sequence, &chunk, wanted, &|| self.is_unwanted())? == StepEnd::Stopped || !is_last {
-            return Ok(None);
-        }
-        Ok(self.choose(parts, 0)?.break_value())
-    }
-
-    fn decode(&mut self, parts: &mut Parts, sequence: &mut Sequence) -> Result<Option<StopReason>, Error> {
-        let Some(&last) = self.answer.tokens.last() else {
-            return Ok(None);
-        };
-        let draft = self.draft(parts);
-        let n_before = sequence.tokens().len();
-        let rows: Vec<TokenId> = std::iter::once(last).chain(draft.iter().copied()).collect();
-        let wanted: Vec<usize> = (0..rows.len()).collect();
-        if parts.step(sequence, &rows, &wanted, &|| self.is_unwanted())? == StepEnd::Stopped {
-            return Ok(None);
-        }
-        self.n_drafted += draft.len();
-        let mut n_kept = 0;
-        let end = loop {
-            match self.choose(parts, n_kept)? {
-                ControlFlow::Break(reason) => break Some(reason),
-                ControlFlow::Continue(token) if draft.get(n_kept) == Some(&token) => n_kept += 1,
-                ControlFlow::Continue(_) => break None,
+    /// Sends what may be shown, and ends the answers that nobody wants more of.
+    fn tell(&mut self) {
+        for (answer_idx, branch) in self.branches.iter_mut().enumerate() {
+            if let Some(text) = branch.unsent() {
+                // A caller that has gone away wants no answer.
+                let _ = self.caller.reply.send(Event::Text { answer_idx, text });
             }
-        };
-        self.n_kept += n_kept;
-        // Positions of drafted tokens that were not chosen are dropped.
-        parts.kv.truncate(sequence, n_before + 1 + n_kept);
-        Ok(end)
-    }
-
-    fn draft(&mut self, parts: &mut Parts) -> Vec<TokenId> {
-        let n_left = self.request.stop.n_max_tokens.saturating_sub(self.answer.tokens.len() + 1);
-        let n_tokens = self.request.prompt.len() + self.answer.tokens.len();
-        let n_most = n_left.min(self.n_ctx.saturating_sub(n_tokens));
-        // While healed bytes are owed hardly any guess fits.
-        if n_most == 0 || self.answer.n_hidden > 0 {
-            return Vec::new();
-        }
-        let forced = match &mut self.constraint {
-            Some(constraint) if !parts.is_forced_undrafted => constraint.forced(N_MAX_FORCED.min(n_most)),
-            _ => Vec::new(),
-        };
-        let mut draft = until_end(forced, &parts.tokenizer);
-        let Some(drafter) = parts.drafter.as_mut().filter(|_| draft.len() < n_most) else {
-            return draft;
-        };
-        let answer = self.request.prompt.iter().chain(&self.answer.tokens).chain(&draft);
-        let tokens: Vec<TokenId> = answer.copied().collect();
-        let guess = drafter.draft(&tokens, N_MAX_DRAFT.min(n_most - draft.len()));
-        let mut guess = until_end(guess, &parts.tokenizer);
-        if let Some(constraint) = &mut self.constraint {
-            guess.truncate(constraint.n_allowed_after(&draft, &guess));
-        }
-        draft.extend(guess);
-        draft
-    }
-
-    /// Chooses the token after row `row_idx` and adds it to the answer, or says why there is none or no further one.
-    fn choose(
-        &mut self,
-        parts: &mut Parts,
-        row_idx: usize,
-    ) -> Result<ControlFlow<StopReason, TokenId>, Error> {
-        let Some((token, logprob)) = self.pick(parts.logits.row_mut(row_idx))? else {
-            return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
-        };
-        if self.first_token_at.is_none() {
-            self.first_token_at = Some(Instant::now());
-            self.timings.ttft = self.caller.since.elapsed();
-        }
-        if parts.tokenizer.specials().is_end(token) {
-            return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
-        }
-        self.answer.push(&parts.tokenizer, token, logprob);
-        if let Some(constraint) = &mut self.constraint {
-            constraint.advance(token)?;
-        }
-        let is_complete = self.constraint.as_ref().is_some_and(|constraint| constraint.is_complete());
-        Ok(match self.after_token() {
-            // The last token allowed may complete the answer: then it is not cut short.
-            Some(StopReason::MaxTokens | StopReason::Time) | None if is_complete => {
-                ControlFlow::Break(StopReason::EndOfGeneration)
+            if branch.end.is_none() && self.caller.enough[answer_idx].load(Ordering::Acquire) {
+                branch.finish(StopReason::Enough);
             }
-            Some(reason) => ControlFlow::Break(reason),
-            None => ControlFlow::Continue(token),
-        })
-    }
-
-    /// Picks the next token and its logprob by the logits and the constraint; none if the answer must end.
-    fn pick(&mut self, logits: &mut [f32]) -> Result<Option<(TokenId, f32)>, Error> {
-        let sampling = &self.request.sampling;
-        let position = (self.request.prompt.len() + self.answer.tokens.len()) as u64;
-        let Some(constraint) = &mut self.constraint else {
-            return Ok(Some(sample(logits, sampling, position)));
-        };
-        if self.answer.n_hidden > 0 {
-            let is_any = constraint.mask(logits)?;
-            return Ok(is_any.then(|| sample(logits, sampling, position)));
         }
-        let log_sum = log_sum(logits);
-        // The likeliest of all is the likeliest of those allowed, if it is. To keep a token that was drawn because it
-        // happens to be allowed would change the odds.
-        let likeliest = sampling.is_greedy().then(|| sample_token(logits, sampling, position));
-        let token = match likeliest.filter(|&token| constraint.allows(token)) {
-            Some(token) => token,
-            None if constraint.mask(logits)? => sample_token(logits, sampling, position),
-            None => return Ok(None),
-        };
-        Ok(Some((token, logits[token.0 as usize] - log_sum)))
     }
 
-    fn after_token(&mut self) -> Option<StopReason> {
-        match self.stop_texts.watch(&self.answer.text, self.answer.n_sent) {
-            Watch::Stop(at) => {
-                self.answer.text.truncate(at);
-                self.send_until(at);
-                return Some(StopReason::StopText);
+    fn is_cancelled(&self) -> bool {
+        self.caller.cancel.is_cancelled()
+    }
+
+    /// Answers if every branch has ended.
+    fn finish_if_ended(&mut self, parts: &mut Parts) -> Progress {
+        if self.branches.iter().any(|branch| branch.end.is_none()) {
+            return Progress::More;
+        }
+        self.give_back(parts);
+        let n_prompt = self.request.prompt.len();
+        let mut generations = Vec::with_capacity(self.branches.len());
+        for (answer_idx, branch) in self.branches.iter_mut().enumerate() {
+            branch.teach(parts);
+            branch.finish(StopReason::Cancelled);
+            if let Some(text) = branch.unsent() {
+                let _ = self.caller.reply.send(Event::Text { answer_idx, text });
             }
-            Watch::Safe(at) => self.send_until(at),
+            generations.push(Generation {
+                text: std::mem::take(&mut branch.text),
+                tokens: std::mem::take(&mut branch.tokens),
+                logprobs: std::mem::take(&mut branch.logprobs),
+                stop: branch.end.unwrap_or(StopReason::Cancelled),
+                n_prompt,
+                n_reused: self.n_reused,
+                n_drafted: branch.n_drafted,
+                n_kept: branch.n_kept,
+                timings: Timings { ttft: branch.ttft(self.caller.since), ..self.timings },
+            });
         }
-        let n_tokens = self.request.prompt.len() + self.answer.tokens.len();
-        if self.answer.tokens.len() >= self.request.stop.n_max_tokens || n_tokens >= self.n_ctx {
-            return Some(StopReason::MaxTokens);
-        }
-        let first = self.first_token_at?;
-        let is_spent = self.request.stop.decode_time.is_some_and(|limit| first.elapsed() >= limit);
-        is_spent.then_some(StopReason::Time)
+        let _ = self.caller.reply.send(Event::Done(Ok(generations)));
+        Progress::Done
     }
 
-    fn send_until(&mut self, end: usize) {
-        if end > self.answer.n_sent {
-            let _ = self.caller.reply.send(Event::Text(self.answer.text[self.answer.n_sent..end].to_owned()));
-            self.answer.n_sent = end;
-        }
-    }
-
-    fn is_unwanted(&self) -> bool {
-        self.asked_to_stop().is_some()
-    }
-
-    fn asked_to_stop(&self) -> Option<StopReason> {
-        if self.caller.cancel.is_cancelled() {
-            Some(StopReason::Cancelled)
-        } else {
-            self.caller.enough.load(Ordering::Acquire).then_some(StopReason::Enough)
-        }
-    }
-
-    fn finish(&mut self, parts: &mut Parts, stop: StopReason) -> Generation {
-        if let Some(sequence) = self.sequence.take() {
+    /// Leaves what was computed to the next request.
+    fn give_back(&mut self, parts: &mut Parts) {
+        let running = self.branches.iter_mut().filter_map(|branch| branch.sequence.take());
+        for sequence in running.chain(self.prefill.take().map(|prefill| prefill.sequence)) {
             parts.keep(sequence);
         }
-        if stop != StopReason::StopText {
-            // What is left of a broken character at the very end cannot become whole any more.
-            let rest = std::mem::take(&mut self.answer.decoder).finish();
-            self.answer.text.push_str(&rest);
-            self.send_until(self.answer.text.len());
-        }
-        Generation {
-            text: std::mem::take(&mut self.answer.text),
-            tokens: std::mem::take(&mut self.answer.tokens),
-            logprobs: std::mem::take(&mut self.answer.logprobs),
-            stop,
-            n_prompt: self.request.prompt.len(),
-            n_reused: self.n_reused,
-            n_drafted: self.n_drafted,
-            n_kept: self.n_kept,
-            timings: self.timings,
-        }
     }
-}
-
-/// An end token is never drafted: it has no position of its own.
-fn until_end(mut draft: Vec<TokenId>, tokenizer: &Tokenizer) -> Vec<TokenId> {
-    if let Some(end) = draft.iter().position(|&token| tokenizer.specials().is_end(token)) {
-        draft.truncate(end);
-    }
-    draft
 }
 
 impl Job for GenerateJob {
@@ -287,34 +213,91 @@ impl Job for GenerateJob {
         self.request.priority
     }
 
-    fn step(&mut self, parts: &mut Parts) -> Progress {
-        let result = match self.advance(parts) {
-            Ok(None) => return Progress::More,
-            Ok(Some(stop)) => Ok(self.finish(parts, stop)),
-            Err(error) => Err(error),
-        };
-        if result.is_err()
-            && let Some(sequence) = self.sequence.take()
-        {
-            parts.keep(sequence);
+    fn is_unwanted(&self) -> bool {
+        self.is_cancelled() || self.caller.enough.iter().all(|enough| enough.load(Ordering::Acquire))
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn prompt(&self) -> &[TokenId] {
+        &self.request.prompt
+    }
+
+    fn holds_kv(&self) -> bool {
+        self.prefill.is_some() || self.branches.iter().any(|branch| branch.sequence.is_some())
+    }
+
+    fn n_planned_rows(&self) -> usize {
+        match &self.prefill {
+            Some(prefill) => prefill.n_planned,
+            None => self.branches.iter().map(Branch::n_rows).sum(),
         }
-        // A caller that has gone away wants no answer.
-        let _ = self.caller.reply.send(Event::Done(result));
-        Progress::Done
     }
 
-    fn fail(&mut self, error: Error) {
+    fn plan(&mut self, parts: &mut Parts, n_max_rows: usize, plan: &mut StepPlan) -> Result<Progress, Error> {
+        self.tell();
+        if self.is_cancelled() {
+            self.branches.iter_mut().for_each(|branch| branch.finish(StopReason::Cancelled));
+        }
+        if self.finish_if_ended(parts) == Progress::Done {
+            return Ok(Progress::Done);
+        }
+        if self.phase == Phase::Waiting {
+            self.timings.queue = self.caller.since.elapsed();
+            let sequence = parts.begin(&self.request.prompt, self.request.prompt.len() - 1);
+            self.n_reused = sequence.tokens().len();
+            self.prefill = Some(Prefill { sequence, branch_idx: None, n_planned: 0, first_logits: 0 });
+            self.phase = Phase::Prefill;
+        }
+        if self.prefill.is_none() {
+            let is_suspended = |branch: &Branch| branch.end.is_none() && branch.sequence.is_none();
+            if let Some(idx) = self.branches.iter().position(is_suspended) {
+                let branch_idx = (self.phase == Phase::Decode).then_some(idx);
+                let tokens = self.wanted_tokens(branch_idx);
+                let sequence = parts.begin(&tokens, tokens.len() - 1);
+                self.prefill = Some(Prefill { sequence, branch_idx, n_planned: 0, first_logits: 0 });
+            }
+        }
+        if let Some(prefill) = self.prefill.take() {
+            return self.plan_prefill(parts, prefill, n_max_rows, plan);
+        }
+        self.plan_decode(parts, n_max_rows, plan)
+    }
+
+    fn absorb(&mut self, parts: &mut Parts, elapsed: Duration) -> Result<Progress, Error> {
+        if let Some(prefill) = self.prefill.take() {
+            self.timings.prefill += elapsed;
+            self.absorb_prefill(parts, prefill)?;
+        } else {
+            self.timings.decode += elapsed;
+            let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+            for branch in &mut self.branches {
+                branch.absorb(parts, limits)?;
+            }
+            // Where not all had a place, the others come first in the next step.
+            let n_branches = self.branches.len();
+            self.next_branch = (0..n_branches)
+                .map(|idx| (self.next_branch + idx) % n_branches)
+                .find(|&idx| self.branches[idx].was_left_out())
+                .unwrap_or(0);
+        }
+        self.tell();
+        Ok(self.finish_if_ended(parts))
+    }
+
+    fn suspend(&mut self, parts: &mut Parts) {
+        let running = self.branches.iter_mut().filter_map(|branch| branch.sequence.take());
+        for sequence in running.chain(self.prefill.take().map(|prefill| prefill.sequence)) {
+            parts.kv.release(sequence);
+        }
+    }
+
+    fn fail(&mut self, parts: Option<&mut Parts>, error: Error) {
+        if let Some(parts) = parts {
+            self.give_back(parts);
+        }
         let _ = self.caller.reply.send(Event::Done(Err(error)));
-    }
-}
-
-impl Answer {
-    fn push(&mut self, tokenizer: &Tokenizer, token: TokenId, logprob: f32) {
-        self.tokens.push(token);
-        self.logprobs.push(logprob);
-        let bytes = tokenizer.token_bytes(token);
-        let n_hidden = self.n_hidden.min(bytes.len());
-        self.n_hidden -= n_hidden;
-        self.text.push_str(self.decoder.push(&bytes[n_hidden..]));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use engine::{
-    CancelToken, Engine, EngineOptions, Error, PromptLookup, Sampling, ScoreRequest, StopReason, TokenId,
+    CancelToken, DraftExtent, Engine, EngineOptions, Error, Sampling, ScoreRequest, StopReason, TokenId,
 };
 
 use crate::{engine, greedy, model_path};
@@ -54,16 +54,15 @@ fn the_answer_is_the_same_however_the_prompt_was_cut_into_steps() {
 
 #[test]
 fn i_7_a_drafted_run_gives_the_same_tokens_as_an_undrafted_one() {
-    let drafter = Box::new(PromptLookup { n_longest: 4, n_shortest: 2 });
-    let drafting = EngineOptions { drafter: Some(drafter), ..EngineOptions::default() };
-    let drafting = Engine::load(&model_path(), drafting, &mut |_| {}).unwrap();
     let text = "a = [1, 2, 3]\nb = [1, 2, 3]\nc = [1, 2, 3]\nd = [1, 2,";
     for seed in 0..4 {
-        let mut request = greedy(drafting.tokenizer().encode(text), 24);
+        let mut request = greedy(engine().tokenizer().encode(text), 24);
         if seed > 0 {
             request.sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed };
         }
-        let drafted = drafting.generate(request.clone(), &mut |_| true, &CancelToken::new()).unwrap();
+        request.drafting.extent = DraftExtent::All;
+        let drafted = engine().generate(request.clone(), &mut |_| true, &CancelToken::new()).unwrap();
+        request.drafting.extent = DraftExtent::Off;
         let plain = engine().generate(request, &mut |_| true, &CancelToken::new()).unwrap();
         assert_eq!((drafted.tokens, drafted.logprobs), (plain.tokens, plain.logprobs), "seed {seed}");
         assert!(seed > 0 || drafted.n_kept > 0, "the drafter never helped, so the test shows nothing");

@@ -1,14 +1,15 @@
 //! Answers that follow a grammar, whatever the model would rather say.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use engine::{
-    CancelToken, Engine, EngineOptions, Error, GenerateRequest, Generation, GrammarError, GrammarSpec,
-    PromptLookup, Sampling, StopReason,
+    CancelToken, DraftExtent, Engine, Error, GenerateRequest, Generation, GrammarError, GrammarSpec,
+    Sampling, ScoreRequest, StopReason, TokenId,
 };
 use serde_json::{Value, json};
 
-use crate::{engine, greedy, model_path};
+use crate::{engine, greedy};
 
 /// Samples of the schema test: as many as the acceptance line says where they are fast.
 const N_SAMPLES: u64 = if cfg!(debug_assertions) { 40 } else { 500 };
@@ -111,40 +112,76 @@ fn json_at_temperature_one_always_fits_its_schema() {
 
 #[test]
 fn i_7_a_grammar_gives_the_same_answer_with_and_without_drafts() {
-    let drafter = Box::new(PromptLookup { n_longest: 3, n_shortest: 1 });
-    let drafting = EngineOptions { drafter: Some(drafter), ..EngineOptions::default() };
-    let drafting = Engine::load(&model_path(), drafting, &mut |_| {}).unwrap();
-    let undrafted = EngineOptions { is_forced_undrafted: true, ..EngineOptions::default() };
-    let undrafted = Engine::load(&model_path(), undrafted, &mut |_| {}).unwrap();
     let prompt = format!("{REPORT}{{\"title\": \"parser hangs\", \"severity\": \"high\", \"line\": 12}}\n");
     let specs = [
         GrammarSpec::JsonSchema(schema()),
         GrammarSpec::Regex("(parser|lexer) (hangs|stops) on line [0-9]{1,3}( again){0,3}\\.".into()),
         GrammarSpec::JsonObject,
     ];
-    let mut n_looked_up = 0;
+    let mut n_kept = 0;
     for spec in specs {
         for seed in 0..4 {
             let mut request = request(&prompt, spec.clone(), seed);
             request.stop.n_max_tokens = 60;
-            let plain = run(&undrafted, request.clone());
-            let forced = run(engine(), request.clone());
-            let drafted = run(&drafting, request);
+            let drafted = run(engine(), request.clone());
+            request.drafting.extent = DraftExtent::Off;
+            let plain = run(engine(), request);
             assert_eq!(plain.n_drafted, 0);
-            // The token that completes an answer is drafted and chosen, but no row after it is kept.
-            assert!(forced.n_drafted - forced.n_kept <= 1, "a forced token was not chosen: {forced:?}");
-            for other in [&forced, &drafted] {
-                assert_eq!(
-                    (&plain.tokens, &plain.logprobs),
-                    (&other.tokens, &other.logprobs),
-                    "{spec:?}, {seed}"
-                );
-                assert_eq!((plain.stop, &plain.text), (other.stop, &other.text));
-            }
-            n_looked_up += drafted.n_kept - forced.n_kept.min(drafted.n_kept);
+            assert_eq!(
+                (&plain.tokens, &plain.logprobs),
+                (&drafted.tokens, &drafted.logprobs),
+                "{spec:?}, {seed}"
+            );
+            assert_eq!((plain.stop, &plain.text), (drafted.stop, &drafted.text));
+            n_kept += drafted.n_kept;
         }
     }
-    assert!(n_looked_up > 0, "no other draft was ever kept, so the test shows little");
+    assert!(n_kept > 0, "no draft was ever kept, so the test shows little");
+}
+
+/// To draw from all tokens and draw again where the grammar says no would favour what is drawn first.
+#[test]
+fn a_grammar_keeps_the_odds_of_what_it_allows() {
+    const N_DRAWS: u64 = 400;
+    let tokenizer = engine().tokenizer();
+    let prompt = tokenizer.encode("Q: Is the sky blue on a clear day?\nA:");
+    let tokens = [prompt.clone(), vec![prompt[0]]].concat();
+    let mut score = ScoreRequest {
+        tokens,
+        from: prompt.len(),
+        n_top: 12,
+        asked: BTreeMap::new(),
+        priority: engine::Priority::Background,
+    };
+    let top = engine().score(score.clone(), &CancelToken::new()).unwrap().unwrap().remove(0).top;
+    // The likeliest, and one less likely that begins otherwise.
+    let bytes = |(token, _): &(TokenId, f32)| tokenizer.token_bytes(*token).to_vec();
+    let likely = bytes(&top[0]);
+    let other = top[1..].iter().map(bytes).find(|other| other[1] != likely[1]).unwrap();
+    let pays = |id: TokenId| {
+        let bytes = tokenizer.token_bytes(id);
+        !bytes.is_empty() && (likely.starts_with(bytes) || other.starts_with(bytes))
+    };
+    let fitting: Vec<TokenId> = (0..tokenizer.n_vocab() as u32).map(TokenId).filter(|id| pays(*id)).collect();
+    score.asked.insert(prompt.len(), fitting.clone());
+    let asked = engine().score(score, &CancelToken::new()).unwrap().unwrap().remove(0).asked;
+    let odds: Vec<f64> = asked.iter().map(|logprob| f64::from(*logprob).exp()).collect();
+    let allowed: f64 = odds.iter().sum();
+    let expected = odds[fitting.iter().position(|id| *id == top[0].0).unwrap()] / allowed;
+    assert!((0.15..0.85).contains(&allowed), "{allowed} of all is allowed, so the test shows little");
+
+    let texts = [&likely, &other].map(|bytes| regex::escape(std::str::from_utf8(bytes).unwrap()));
+    let spec = GrammarSpec::Regex(texts.join("|"));
+    let draw = |seed: u64| {
+        let mut request = request("", spec.clone(), seed);
+        request.prompt = prompt.clone();
+        request.stop.n_max_tokens = 1;
+        run(engine(), request).tokens[0] == top[0].0
+    };
+    let got = (1..=N_DRAWS).filter(|seed| draw(*seed)).count() as f64 / N_DRAWS as f64;
+    let sigma = (expected * (1.0 - expected) / N_DRAWS as f64).sqrt();
+    println!("{expected} expected, got {got}; {allowed} of all is allowed; sigma {sigma}");
+    assert!((got - expected).abs() < 4.0 * sigma, "{expected} expected, got {got}");
 }
 
 #[test]

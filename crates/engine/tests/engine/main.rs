@@ -9,7 +9,7 @@ mod parity;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use engine::{Engine, EngineOptions, GenerateRequest, Priority, Sampling, StopRules, TokenId};
+use engine::{Drafting, Engine, EngineOptions, GenerateRequest, Priority, Sampling, StopRules, TokenId};
 
 fn model_path() -> PathBuf {
     std::env::var_os("TANDEM_TEST_MODEL").map(PathBuf::from).expect(
@@ -30,6 +30,7 @@ fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         grammar: None,
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
+        drafting: Drafting::default(),
         priority: Priority::Background,
     }
 }
