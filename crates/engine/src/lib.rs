@@ -10,6 +10,7 @@ mod backend;
 mod batch;
 mod bench;
 mod cancel;
+mod chat;
 mod constrain;
 mod drafter;
 mod engine;
@@ -33,6 +34,10 @@ pub use bench::Bench;
 pub use cancel::CancelToken;
 pub use constrain::{GrammarError, GrammarSpec};
 
+pub use chat::{
+    ChatDelta, ChatError, ChatFormat, ChatParser, ChatRequest, ChatTemplate, Message, Prompt, ReasoningTags,
+    Role, Tool, ToolCall, ToolFormat, ToolGrammar, tool_call_grammar,
+};
 pub use drafter::{
     Combined, Corpus, Draft, DraftCounts, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer,
     StepCosts, SuffixAutomaton,

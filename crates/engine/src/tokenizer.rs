@@ -7,6 +7,7 @@
 
 mod error;
 mod load;
+mod names;
 mod special;
 mod split;
 mod stream;
@@ -15,8 +16,10 @@ mod tests;
 mod vocabulary;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 pub use error::Error;
+use names::Names;
 pub use special::SpecialTokens;
 use split::Splitter;
 pub use stream::StreamDecoder;
@@ -43,6 +46,7 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     /// The tokens that are not text, by name.
     special_ids: HashMap<String, TokenId>,
+    names: Names,
     is_special: Vec<bool>,
     specials: SpecialTokens,
 }
@@ -139,6 +143,29 @@ impl Tokenizer {
     /// Returns the special tokens that have a name, in no order.
     pub(crate) fn iter_special(&self) -> impl Iterator<Item = (&str, TokenId)> {
         self.special_ids.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// Returns the bytes that `id` stands for, or its name where it is one of the special tokens
+    /// `shown`: the markers of a chat answer, which its reader must see.
+    pub fn shown_bytes(&self, id: TokenId, shown: &[TokenId]) -> &[u8] {
+        if self.is_special(id) && shown.contains(&id) {
+            self.names.get(id).unwrap_or_default().as_bytes()
+        } else {
+            self.token_bytes(id)
+        }
+    }
+
+    /// Returns the name of the special token `id`.
+    pub(crate) fn special_name(&self, id: TokenId) -> Option<&str> {
+        self.names.get(id)
+    }
+
+    /// Returns where in `text` the first special token's name lies that is markup, and its id; of
+    /// those that begin there, the longest.
+    ///
+    /// The text must be this program's or the chat template's own, never a document's (I-3).
+    pub(crate) fn find_special(&self, text: &str) -> Option<(Range<usize>, TokenId)> {
+        self.names.find(&self.special_ids, text)
     }
 
     /// Returns the model's chat template, a Jinja text, if the file has one.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
-use super::{Alphabet, Error, SpecialTokens, Splitter, TokenId, Tokenizer, Vocabulary, special};
+use super::{Alphabet, Error, Names, SpecialTokens, Splitter, TokenId, Tokenizer, Vocabulary, special};
 use crate::gguf::Gguf;
 
 /// `NORMAL` in llama.h's `llama_token_type`. The others, up to `BYTE`, are not text in byte-level
@@ -51,6 +51,7 @@ pub(super) fn load(gguf: &Gguf) -> Result<Tokenizer, Error> {
         alphabet,
         byte_ids,
         vocabulary,
+        names: Names::new(&special_ids),
         special_ids,
         is_special: tokens.is_special,
         specials,
