@@ -1,8 +1,10 @@
-//! Causal attention of one span over its block-table KV, grouped-query heads and rows sharing each key and value read.
+//! Causal attention over block-table KV: grouped-query heads, rows, and forked sequences share each key and value read.
 //!
-//! In: rotated queries, a span whose keys and values are written. Out: the heads' weighted values.
+//! In: rotated queries, spans whose keys and values are written. Out: the heads' weighted values.
 //! Never: adds floats in an order that depends on anything but the positions: not on rows per step, nor on threads
 //! (I-7).
+
+use std::ops::Range;
 
 use half::f16;
 
@@ -23,43 +25,52 @@ const N_TOGETHER: usize = 8;
 /// One head's query in one row, and where its answer goes.
 struct Query<'a> {
     q: &'a [f32],
+    /// The blocks of its sequence.
+    blocks: &'a [BlockId],
     /// Positions it sees.
     n_seen: usize,
     out: &'a mut [f32],
 }
 
-/// Computes attention for every row of `span` in one layer.
+/// Computes attention for every row of a step in one layer.
 ///
-/// `q, out: [n_tokens, n_heads, head_dim] f32`; row r sits at position `span.start + r` and sees positions up to it.
+/// `q, out: [n_rows, n_heads, head_dim] f32`, the rows of one span after those of another; row r of a span sits at
+/// position `span.start + r` and sees its sequence's positions up to it.
 pub(super) fn attend(
     pool: &Pool,
     spec: &ModelSpec,
     kv: &KvPool,
     layer_idx: usize,
-    span: &RowSpan<'_>,
+    spans: &[RowSpan<'_>],
     q: &[f32],
     out: &mut [f32],
 ) {
     let (dim, n_group) = (spec.head_dim, spec.n_heads / spec.n_kv_heads);
-    let n_positions = span.start + span.n_tokens;
-    let n_shares = if span.n_tokens * n_positions < PARALLEL_WORK { 1 } else { pool.n_threads() };
+    let work: usize = spans.iter().map(|span| span.n_tokens * (span.start + span.n_tokens)).sum();
+    let n_shares = if work < PARALLEL_WORK { 1 } else { pool.n_threads() };
     // Each key-value head's rows are dealt out in turn, so that the long ones at the end are shared evenly.
     let mut shares: Vec<(usize, Vec<Query<'_>>)> = Vec::new();
     shares.resize_with(spec.n_kv_heads * n_shares, Default::default);
-    for (idx, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-        let (row_idx, kv_head_idx) = (idx / spec.n_heads, idx % spec.n_heads / n_group);
-        let share = &mut shares[kv_head_idx * n_shares + row_idx % n_shares];
-        share.0 = kv_head_idx;
-        share.1.push(Query { q, n_seen: span.start + row_idx + 1, out });
+    let rows = spans.iter().flat_map(|span| (0..span.n_tokens).map(move |idx| (span, idx)));
+    let width = spec.n_heads * dim;
+    let of_rows = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
+    for (row_idx, ((span, within), (q, out))) in rows.zip(of_rows).enumerate() {
+        let heads = q.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+        for (head_idx, (q, out)) in heads.enumerate() {
+            let kv_head_idx = head_idx / n_group;
+            let share = &mut shares[kv_head_idx * n_shares + row_idx % n_shares];
+            share.0 = kv_head_idx;
+            share.1.push(Query { q, blocks: span.blocks, n_seen: span.start + within + 1, out });
+        }
     }
     let run = |(kv_head_idx, mut queries): (usize, Vec<Query<'_>>)| {
-        let cache = Cache { kv, layer_idx, blocks: span.blocks, kv_head_idx };
+        let cache = Cache { kv, layer_idx, kv_head_idx };
         let mut buffers = Buffers::default();
         for queries in queries.chunks_mut(N_QUERIES) {
             answer(&cache, queries, &mut buffers);
         }
     };
-    if span.n_tokens * n_positions < PARALLEL_FROM {
+    if work < PARALLEL_FROM {
         shares.into_iter().for_each(run);
     } else {
         pool.for_each(shares, run);
@@ -70,7 +81,6 @@ pub(super) fn attend(
 struct Cache<'a> {
     kv: &'a KvPool,
     layer_idx: usize,
-    blocks: &'a [BlockId],
     kv_head_idx: usize,
 }
 
@@ -87,45 +97,50 @@ struct Buffers {
 
 /// Calls a function generic over how many queries it takes together, 8 or fewer.
 macro_rules! for_each_group {
-    ($n_queries:expr, $function:ident::<$lanes:ident>($($arg:expr),*)) => {
-        let mut first = 0;
-        while first < $n_queries {
-            first += match $n_queries - first {
-                1 => $function::<$lanes, 1>(first, $($arg),*),
-                2 => $function::<$lanes, 2>(first, $($arg),*),
-                3 => $function::<$lanes, 3>(first, $($arg),*),
-                4..N_TOGETHER => $function::<$lanes, 4>(first, $($arg),*),
-                _ => $function::<$lanes, N_TOGETHER>(first, $($arg),*),
+    ($run:expr, $function:ident::<$lanes:ident>($($arg:expr),*)) => {
+        let Range { mut start, end } = $run;
+        while start < end {
+            start += match end - start {
+                1 => $function::<$lanes, 1>(start, $($arg),*),
+                2 => $function::<$lanes, 2>(start, $($arg),*),
+                3 => $function::<$lanes, 3>(start, $($arg),*),
+                4..N_TOGETHER => $function::<$lanes, 4>(start, $($arg),*),
+                _ => $function::<$lanes, N_TOGETHER>(start, $($arg),*),
             };
         }
     };
 }
 
 vectorised! {
-    /// Answers up to [`N_QUERIES`] queries, whose rows ascend.
+    /// Answers up to [`N_QUERIES`] queries, those of a sequence together, their rows ascending.
     fn answer<L>(cache: &Cache<'_>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
-        let Some(last) = queries.last() else { return };
-        let dim = last.q.len();
-        let blocks = &cache.blocks[..last.n_seen.div_ceil(BLOCK_TOKENS)];
-        let n_positions = blocks.len() * BLOCK_TOKENS;
+        let Some(dim) = queries.first().map(|query| query.q.len()) else { return };
+        let n_blocks = queries.iter().map(Query::n_blocks).max().unwrap_or(0);
+        let n_positions = n_blocks * BLOCK_TOKENS;
         let Buffers { weights, means, sums } = buffers;
         weights.resize(queries.len() * n_positions, 0.0);
         means.clear();
         means.resize(queries.len() * dim, 0.0);
         sums.clear();
 
-        for (block_idx, &id) in blocks.iter().enumerate() {
-            let keys = cache.kv.keys(cache.layer_idx, id, cache.kv_head_idx);
-            for_each_group!(queries.len(), score::<L>(queries, keys, block_idx, n_positions, weights));
+        for block_idx in 0..n_blocks {
+            let mut rest = 0..queries.len();
+            while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
+                let keys = cache.kv.keys(cache.layer_idx, id, cache.kv_head_idx);
+                for_each_group!(run, score::<L>(queries, keys, block_idx, n_positions, weights));
+            }
         }
         for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(n_positions)) {
             let (seen, unseen) = weights.split_at_mut(query.n_seen);
             sums.push(softmax::<L>(seen, 1.0 / (dim as f32).sqrt()));
             unseen.fill(0.0);
         }
-        for (block_idx, &id) in blocks.iter().enumerate() {
-            let values = cache.kv.values(cache.layer_idx, id, cache.kv_head_idx);
-            for_each_group!(queries.len(), weigh::<L>(queries, values, block_idx, n_positions, weights, means));
+        for block_idx in 0..n_blocks {
+            let mut rest = 0..queries.len();
+            while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
+                let values = cache.kv.values(cache.layer_idx, id, cache.kv_head_idx);
+                for_each_group!(run, weigh::<L>(values, block_idx, n_positions, weights, means));
+            }
         }
         for ((query, means), sum) in queries.iter_mut().zip(means.chunks_exact(dim)).zip(sums) {
             for (out, mean) in query.out.iter_mut().zip(means) {
@@ -135,10 +150,31 @@ vectorised! {
     }
 }
 
-/// Returns whether `N` queries from `first` on, whose rows ascend, see anything of a block.
+impl Query<'_> {
+    fn n_blocks(&self) -> usize {
+        self.n_seen.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// Returns the block of its sequence at an index, if it sees any of it.
+    fn block(&self, block_idx: usize) -> Option<BlockId> {
+        (block_idx < self.n_blocks()).then(|| self.blocks[block_idx])
+    }
+}
+
+/// Takes the next queries that share a block off `rest`: rows of one sequence, and of those forked from it. Each sees
+/// some of the block.
 #[inline(always)]
-fn sees<const N: usize>(queries: &[Query<'_>], first: usize, block_idx: usize) -> bool {
-    queries[first + N - 1].n_seen > block_idx * BLOCK_TOKENS
+fn next_run(
+    queries: &[Query<'_>],
+    block_idx: usize,
+    rest: &mut Range<usize>,
+) -> Option<(BlockId, Range<usize>)> {
+    let start = rest.clone().find(|&idx| queries[idx].block(block_idx).is_some())?;
+    let id = queries[start].block(block_idx)?;
+    let is_other = |&idx: &usize| queries[idx].block(block_idx) != Some(id);
+    let end = (start + 1..rest.end).find(is_other).unwrap_or(rest.end);
+    rest.start = end;
+    Some((id, start..end))
 }
 
 /// Writes the products of `N` queries with a block's 16 keys, `[head_dim, BLOCK_TOKENS]`, to their weights; returns `N`.
@@ -151,9 +187,6 @@ fn score<L: Lanes, const N: usize>(
     n_positions: usize,
     weights: &mut [f32],
 ) -> usize {
-    if !sees::<N>(queries, first, block_idx) {
-        return N;
-    }
     let dim = keys.len() / BLOCK_TOKENS;
     let qs: [&[f32]; N] = std::array::from_fn(|n| &queries[first + n].q[..dim]);
     let mut dots = [L::splat(0.0); N];
@@ -175,16 +208,12 @@ fn score<L: Lanes, const N: usize>(
 #[inline(always)]
 fn weigh<L: Lanes, const N: usize>(
     first: usize,
-    queries: &[Query<'_>],
     values: &[f16],
     block_idx: usize,
     n_positions: usize,
     weights: &[f32],
     means: &mut [f32],
 ) -> usize {
-    if !sees::<N>(queries, first, block_idx) {
-        return N;
-    }
     let dim = values.len() / BLOCK_TOKENS;
     let weights: [&[f32; BLOCK_TOKENS]; N] = std::array::from_fn(|n| {
         let weights = weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..].first_chunk();

@@ -182,18 +182,12 @@ impl Scratch {
             }
         });
 
-        let mut first_row = 0;
-        for span in batch.spans {
-            for row_idx in 0..span.n_tokens {
-                let from = (first_row + row_idx) * n_kv;
-                let (k, v) = (&self.k[from..from + n_kv], &self.v[from..from + n_kv]);
-                kv.write(layer_idx, span.blocks, span.start + row_idx, k, v);
-            }
-            let rows = first_row * n_q..(first_row + span.n_tokens) * n_q;
-            let out = &mut self.attended.x[rows.clone()];
-            attention::attend(pool, spec, kv, layer_idx, span, &self.q[rows], out);
-            first_row += span.n_tokens;
+        let keys = self.k.chunks_exact(n_kv).zip(self.v.chunks_exact(n_kv));
+        let places = batch.spans.iter().flat_map(|span| (0..span.n_tokens).map(move |idx| (span, idx)));
+        for ((span, idx), (k, v)) in places.zip(keys) {
+            kv.write(layer_idx, span.blocks, span.start + idx, k, v);
         }
+        attention::attend(pool, spec, kv, layer_idx, batch.spans, &self.q, &mut self.attended.x);
         pool.for_each(self.attended.groups_mut(), GroupMut::quantise);
         multiply(pool, &self.attended, &mut [(&layer.o, &mut self.branch[..])])
     }

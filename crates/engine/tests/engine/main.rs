@@ -5,6 +5,7 @@ mod generation;
 mod grammar;
 mod identity;
 mod parity;
+mod schedules;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
