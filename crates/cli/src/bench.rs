@@ -2,12 +2,14 @@
 //!
 //! In: a model, token counts, depths. Out: medians in tokens per second on stdout, or every run as JSON or CSV.
 
+mod riders;
+
 use std::io::Write as _;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use engine::Bench;
+use engine::{Bench, Engine, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, code};
@@ -35,6 +37,9 @@ pub(crate) struct BenchArgs {
     /// Threads that compute; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
+    /// Measure instead what a keystroke and an agent cost each other on one engine, and what drafts save
+    #[arg(long)]
+    riders: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -59,6 +64,11 @@ struct Measured {
 
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
+    if args.riders {
+        let engine = Engine::load(&installed.path, EngineOptions::default(), &mut |_| {})?;
+        riders::run(&engine, &installed.path)?;
+        return Ok(code::OK);
+    }
     let deepest = args.depth.iter().max().copied().unwrap_or(0);
     let started = Instant::now();
     let mut bench =

@@ -4,7 +4,7 @@
 
 mod attention;
 mod cpu;
-mod float;
+pub(crate) mod float;
 mod weights;
 
 pub use cpu::CpuBackend;

@@ -9,12 +9,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::{
-    Backend, CpuBackend, Error, Gguf, KvPool, Logits, ModelSpec, RowSpan, Sequence, StepBatch, StepControl,
-    TokenId,
+    Backend, CpuBackend, DraftExtent, Drafter as _, EditDrafter, Error, Gguf, KvPool, Logits, MatchOdds,
+    ModelSpec, RowSpan, Sequence, StepBatch, StepControl, StepCosts, TokenId,
 };
 
 /// Most rows of a prefill step, llama.cpp's default `n_ubatch`.
 const N_MAX_ROWS: usize = 512;
+
+/// Most tokens drafted for one step.
+const N_MAX_DRAFT: usize = 15;
 
 /// A model loaded to be measured.
 pub struct Bench {
@@ -23,6 +26,7 @@ pub struct Bench {
     spec: ModelSpec,
     sequence: Sequence,
     logits: Logits,
+    costs: StepCosts,
 }
 
 impl Bench {
@@ -36,7 +40,14 @@ impl Bench {
         let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;
         // One position more for each block that is only begun.
         let kv = KvPool::new(&spec, n_max_tokens + crate::BLOCK_TOKENS);
-        Ok(Self { backend, kv, spec, sequence: Sequence::default(), logits: Logits::default() })
+        Ok(Self {
+            backend,
+            kv,
+            spec,
+            sequence: Sequence::default(),
+            logits: Logits::default(),
+            costs: StepCosts::default(),
+        })
     }
 
     /// Times the prefill of `n_tokens` tokens behind `depth` others, with logits for the last one.
@@ -86,6 +97,51 @@ impl Bench {
         (started.elapsed(), n_bytes)
     }
 
+    /// Times the decoding of `target` behind `original`, which it rewrites: whatever the model would rather say, the
+    /// target's tokens are chosen, so that every run does the same.
+    ///
+    /// # Errors
+    /// As [`Bench::prefill`].
+    pub fn rewrite(
+        &mut self,
+        original: &[TokenId],
+        target: &[TokenId],
+        extent: DraftExtent,
+    ) -> Result<Duration, Error> {
+        self.kv.truncate(&mut self.sequence, 0);
+        for chunk in original.chunks(N_MAX_ROWS) {
+            self.run(chunk, 1)?;
+        }
+        let mut drafter = EditDrafter::new(original.to_vec(), original.len(), MatchOdds::default());
+        let mut tokens = original.to_vec();
+        let started = Instant::now();
+        let mut n_done = 0;
+        while n_done < target.len() {
+            tokens.push(target[n_done]);
+            n_done += 1;
+            let mut rows = vec![target[n_done - 1]];
+            if extent != DraftExtent::Off {
+                drafter.sync(&tokens);
+                let mut draft = drafter.propose(N_MAX_DRAFT.min(target.len() - n_done));
+                if extent == DraftExtent::WhatPays {
+                    draft.truncate(self.costs.n_to_draft(&draft.odds));
+                }
+                rows.extend(draft.tokens);
+            }
+            let step = Instant::now();
+            self.run(&rows, rows.len())?;
+            self.costs.observe(rows.len(), step.elapsed());
+            let n_kept =
+                rows[1..].iter().zip(&target[n_done..]).take_while(|(row, token)| row == token).count();
+            drafter.observe(rows.len() - 1, n_kept);
+            tokens.extend_from_slice(&target[n_done..n_done + n_kept]);
+            n_done += n_kept;
+            let n_kept = self.sequence.tokens().len() - (rows.len() - 1 - n_kept);
+            self.kv.truncate(&mut self.sequence, n_kept);
+        }
+        Ok(started.elapsed())
+    }
+
     /// Makes the sequence `depth` tokens long.
     fn go_to(&mut self, depth: usize) -> Result<(), Error> {
         let n_kept = depth.min(self.sequence.tokens().len());
@@ -101,13 +157,19 @@ impl Bench {
         // Any tokens do; these are spread over the vocabulary, and the same each time.
         let token = |position: usize| TokenId((position as u64 * 7919 % self.spec.n_vocab as u64) as u32);
         let tokens: Vec<TokenId> = (start..start + n_rows).map(token).collect();
+        self.run(&tokens, n_logits)
+    }
+
+    /// Runs a step over `tokens` with logits for the last `n_logits` of them.
+    fn run(&mut self, tokens: &[TokenId], n_logits: usize) -> Result<(), Error> {
+        let (start, n_rows) = (self.sequence.tokens().len(), tokens.len());
         self.kv.reserve(&mut self.sequence, n_rows)?;
         let wanted: Vec<usize> = (n_rows - n_logits..n_rows).collect();
         let span = RowSpan { blocks: self.sequence.blocks(), start, n_tokens: n_rows };
-        let batch = StepBatch { tokens: &tokens, spans: &[span], logits: &wanted };
+        let batch = StepBatch { tokens, spans: &[span], logits: &wanted };
         let control = StepControl { should_stop: &|| false };
         self.backend.forward(&batch, &mut self.kv, &mut self.logits, &control)?;
-        self.sequence.commit(&tokens);
+        self.sequence.commit(tokens);
         Ok(())
     }
 }

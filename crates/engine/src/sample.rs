@@ -4,6 +4,9 @@
 //! same request gives the same tokens whatever else runs and however many tokens were drafted (I-7).
 //! Source: Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 
+use std::cell::RefCell;
+
+use crate::backend::float;
 use crate::{Sampling, TokenId};
 
 /// Returns the token `sampling` chooses at `position`, and its logprob before temperature.
@@ -23,7 +26,11 @@ pub(crate) fn sample_token(logits: &[f32], sampling: &Sampling, position: u64) -
 
 /// Returns what a logit is more than its logprob.
 pub(crate) fn log_sum(logits: &[f32]) -> f32 {
-    log_sum_exp(logits, logits[argmax(logits)])
+    WEIGHTS.with_borrow_mut(|weights| {
+        weights.clear();
+        weights.extend_from_slice(logits);
+        float::largest(logits) + float::weights(weights, 1.0).ln()
+    })
 }
 
 /// Returns the `n` likeliest tokens with their logprobs, best first; equal logits in the order of their ids.
@@ -40,42 +47,79 @@ pub(crate) fn logprob(logits: &[f32], token: TokenId) -> f32 {
     logits[token.0 as usize] - log_sum(logits)
 }
 
-fn draw(logits: &[f32], sampling: &Sampling, position: u64, best: usize) -> usize {
-    let n_kept = if sampling.top_k == 0 { logits.len() } else { sampling.top_k };
-    let mut kept: Vec<(usize, f64)> = top_indices(logits, n_kept)
-        .into_iter()
-        .map(|idx| (idx, (f64::from(logits[idx] - logits[best]) / f64::from(sampling.temperature)).exp()))
-        .filter(|&(_, weight)| weight > 0.0)
-        .collect();
-    let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
-    let mut sum = 0.0;
-    let within = kept.iter().take_while(|(_, weight)| {
-        let before = sum;
-        sum += weight / total;
-        before < f64::from(sampling.top_p)
-    });
-    let n_within = within.count().max(1);
-    kept.truncate(n_within);
-
-    let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
-    let mut rest = uniform(sampling.seed, position) * total;
-    for &(idx, weight) in &kept {
-        rest -= weight;
-        if rest < 0.0 {
-            return idx;
-        }
-    }
-    kept.last().map_or(best, |&(idx, _)| idx)
+thread_local! {
+    /// Room for one row's weights.
+    static WEIGHTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-fn argmax(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (idx, &value) in logits.iter().enumerate() {
-        if value > logits[best] {
-            best = idx;
+/// Weights below it are of tokens that may not be chosen: the smallest that a logit can have.
+const NOTHING: f32 = 2e-38;
+
+fn draw(logits: &[f32], sampling: &Sampling, position: u64, best: usize) -> usize {
+    WEIGHTS.with_borrow_mut(|weights| {
+        weights.clear();
+        weights.extend_from_slice(logits);
+        let all = float::weights(weights, 1.0 / sampling.temperature);
+        let random = uniform(sampling.seed, position);
+        if sampling.top_k == 0 && sampling.top_p >= 1.0 {
+            // The order is any, as long as it is always the same: that of the ids.
+            let total = weights.iter().map(|&weight| counted(weight)).sum::<f64>();
+            return pick(weights.iter().copied().enumerate(), random * total).unwrap_or(best);
+        }
+        let kept = likeliest(logits, weights, sampling, f64::from(all));
+        let total = kept.iter().map(|&idx| counted(weights[idx])).sum::<f64>();
+        pick(kept.iter().map(|&idx| (idx, weights[idx])), random * total).unwrap_or(best)
+    })
+}
+
+/// Returns the `top_k` likeliest tokens, of those as many as reach `top_p`, the likeliest first.
+fn likeliest(logits: &[f32], weights: &[f32], sampling: &Sampling, all: f64) -> Vec<usize> {
+    let n_most = if sampling.top_k == 0 { logits.len() } else { sampling.top_k };
+    // Where all are candidates, few are nearly always enough: more are sorted only if they are not.
+    let mut n_sorted = n_most.min(256);
+    loop {
+        let mut kept = top_indices(logits, n_sorted);
+        kept.retain(|&idx| counted(weights[idx]) > 0.0);
+        let of_kept = kept.iter().map(|&idx| counted(weights[idx])).sum::<f64>();
+        let total = if sampling.top_k == 0 { all } else { of_kept };
+        let mut sum = 0.0;
+        let is_within = |idx: &&usize| {
+            let before = sum;
+            sum += counted(weights[**idx]) / total;
+            before < f64::from(sampling.top_p)
+        };
+        let n_within = kept.iter().take_while(is_within).count().max(1);
+        if n_within < kept.len() || n_sorted >= n_most || kept.len() < n_sorted {
+            kept.truncate(n_within);
+            return kept;
+        }
+        n_sorted = (4 * n_sorted).min(n_most);
+    }
+}
+
+/// Returns the first token at which the weights so far exceed `rest`, or the last that has any.
+fn pick(weights: impl Iterator<Item = (usize, f32)>, mut rest: f64) -> Option<usize> {
+    let mut last = None;
+    for (idx, weight) in weights {
+        if counted(weight) > 0.0 {
+            rest -= f64::from(weight);
+            if rest < 0.0 {
+                return Some(idx);
+            }
+            last = Some(idx);
         }
     }
-    best
+    last
+}
+
+fn counted(weight: f32) -> f64 {
+    if weight > NOTHING { f64::from(weight) } else { 0.0 }
+}
+
+/// Returns the first of the largest.
+fn argmax(logits: &[f32]) -> usize {
+    let largest = float::largest(logits);
+    logits.iter().position(|&logit| logit == largest).unwrap_or(0)
 }
 
 fn top_indices(logits: &[f32], n: usize) -> Vec<usize> {
@@ -87,10 +131,6 @@ fn top_indices(logits: &[f32], n: usize) -> Vec<usize> {
     }
     indices.sort_unstable_by(order);
     indices
-}
-
-fn log_sum_exp(logits: &[f32], max: f32) -> f32 {
-    max + logits.iter().map(|&value| f64::from(value - max).exp()).sum::<f64>().ln() as f32
 }
 
 /// Returns a number in [0, 1) with 53 random bits.

@@ -9,12 +9,8 @@ use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
 /// Replaces scores by `exp(scale · (score − largest))` and returns their sum.
 #[inline(always)]
 pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> f32 {
+    let largest = largest_of::<L>(scores);
     let (chunks, rest) = scores.as_chunks_mut::<N_LANES>();
-    let mut largest = L::splat(f32::NEG_INFINITY);
-    for chunk in &*chunks {
-        largest = L::load(chunk).max(largest);
-    }
-    let largest = largest.to_array().iter().chain(&*rest).copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sums = L::splat(0.0);
     for chunk in chunks {
         sums = sums.add(weigh::<L>(chunk, largest, scale));
@@ -28,6 +24,31 @@ pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> f32 {
         *sum += *weight;
     }
     sums.iter().sum()
+}
+
+#[inline(always)]
+fn largest_of<L: Lanes>(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<N_LANES>();
+    let mut largest = L::splat(f32::NEG_INFINITY);
+    for chunk in chunks {
+        largest = L::load(chunk).max(largest);
+    }
+    largest.to_array().iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+vectorised! {
+    /// Replaces logits by weights, `exp(scale · (logit − largest))`, and returns their sum. Minus infinity weighs nothing
+    /// that counts, but more than 0.
+    pub(crate) fn weights<L>(logits: &mut [f32], scale: f32) -> f32 {
+        softmax::<L>(logits, scale)
+    }
+}
+
+vectorised! {
+    /// Returns the largest of some values.
+    pub(crate) fn largest<L>(values: &[f32]) -> f32 {
+        largest_of::<L>(values)
+    }
 }
 
 #[inline(always)]
@@ -141,12 +162,6 @@ mod tests {
         }
     }
 
-    vectorised! {
-        fn softmax<L>(scores: &mut [f32], scale: f32) -> f32 {
-            super::softmax::<L>(scores, scale)
-        }
-    }
-
     fn exp(x: f32) -> f32 {
         let mut x = [x; N_LANES];
         exps(&mut x);
@@ -171,7 +186,8 @@ mod tests {
         for n in [1, 2, 15, 16, 17, 100] {
             let scores: Vec<f32> = (0..n).map(|i| (i * 37 % 11) as f32 - 300.0).collect();
             let mut weights = scores.clone();
-            let sum = softmax(&mut weights, 0.25);
+            let sum = super::weights(&mut weights, 0.25);
+            assert_eq!(largest(&scores), scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let expected: Vec<f64> =
                 scores.iter().map(|s| (0.25 * (f64::from(*s) - f64::from(largest(&scores)))).exp()).collect();
             assert!((f64::from(sum) - expected.iter().sum::<f64>()).abs() < 1e-4);
@@ -179,10 +195,6 @@ mod tests {
                 assert!((f64::from(*weight) - expected).abs() < 1e-6);
             }
         }
-    }
-
-    fn largest(scores: &[f32]) -> f32 {
-        scores.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
 
     #[test]

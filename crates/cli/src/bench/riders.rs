@@ -1,0 +1,252 @@
+//! `agent bench --riders`: what two riders on one engine cost each other, and what drafts save.
+//!
+//! In: a loaded engine and a model file. Out: a table on stdout.
+//! Never: asserts a time.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::{
+    Bench, CancelToken, DraftExtent, Drafting, Engine, GenerateRequest, Priority, Sampling, StopRules,
+    TokenId,
+};
+
+use crate::failure::Failure;
+
+/// Source text that has what source text has: names that come again, indentation, prose.
+const SOURCE: &str = include_str!("../../../engine/src/kv.rs");
+/// Tokens of the prompt that a keystroke extends.
+const N_WARM: usize = 1500;
+/// Keystrokes measured, alone and beside a background job.
+const N_KEYS: usize = 200;
+/// Sequences of the background job.
+const N_BACKGROUND: usize = 4;
+/// How long somebody waits between two keys.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Answers that share a prompt of as many tokens, and their length.
+const N_BEST_OF: usize = 8;
+const N_SHARED: usize = 1000;
+const N_ANSWER: usize = 48;
+/// Lines of the file that is rewritten; each twentieth changes.
+const N_LINES: usize = 200;
+/// Ordinary completions, and their length.
+const N_COMPLETIONS: usize = 50;
+const N_COMPLETED: usize = 32;
+
+pub(super) fn run(engine: &Engine, model: &Path) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let tokens = engine.tokenizer().encode(&SOURCE.repeat(2));
+
+    let idle_rate = background_rate(engine, &tokens, None)?.0;
+    let alone = keystrokes(engine, &tokens)?;
+    let (beside_rate, beside) = background_rate(engine, &tokens, Some(&|| keystrokes(engine, &tokens)))?;
+    let (p50, p95) = (ms(quantile(&alone, 0.5)), ms(quantile(&alone, 0.95)));
+    let (p50_beside, p95_beside) = (ms(quantile(&beside, 0.5)), ms(quantile(&beside, 0.95)));
+    writeln!(out, "ttft of a keystroke on {N_WARM} warm tokens, ms: p50 {p50:.2}, p95 {p95:.2}")?;
+    writeln!(
+        out,
+        "  beside {N_BACKGROUND} background sequences: p50 {p50_beside:.2}, p95 {p95_beside:.2} = {:.2} x",
+        p95_beside / p95
+    )?;
+    writeln!(
+        out,
+        "  background tokens/s: {idle_rate:.0} alone, {beside_rate:.0} beside = {:.0} %",
+        100.0 * beside_rate / idle_rate
+    )?;
+
+    best_of(engine, model, &tokens, &mut out)?;
+    rewriting(engine, model, &mut out)?;
+    completions(engine, &tokens, &mut out)
+}
+
+fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> GenerateRequest {
+    GenerateRequest {
+        prompt: prompt.to_vec(),
+        healed: Vec::new(),
+        grammar: None,
+        sampling: Sampling::greedy(),
+        stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
+        drafting: Drafting { extent: DraftExtent::Off, ..Drafting::default() },
+        priority,
+    }
+}
+
+/// Returns the time to the first token of each keystroke.
+fn keystrokes(engine: &Engine, tokens: &[TokenId]) -> Result<Vec<Duration>, Failure> {
+    let cancel = CancelToken::new();
+    engine.generate(request(&tokens[..N_WARM], 1, Priority::Interactive), &mut |_| true, &cancel)?;
+    let mut times = Vec::with_capacity(N_KEYS);
+    for key in 0..N_KEYS {
+        std::thread::sleep(PAUSE);
+        let prompt = [&tokens[..N_WARM], &tokens[key..=key]].concat();
+        let answer = engine.generate(request(&prompt, 1, Priority::Interactive), &mut |_| true, &cancel)?;
+        times.push(answer.timings.ttft);
+    }
+    Ok(times)
+}
+
+/// Returns how many tokens a second a background job decodes while `during` runs, or for some seconds, and what that
+/// returned.
+fn background_rate(
+    engine: &Engine,
+    tokens: &[TokenId],
+    during: Option<&dyn Fn() -> Result<Vec<Duration>, Failure>>,
+) -> Result<(f64, Vec<Duration>), Failure> {
+    let cancel = CancelToken::new();
+    let n_tokens = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let background = scope.spawn(|| {
+            let mut request = request(&tokens[N_WARM..N_WARM + 200], 400, Priority::Background);
+            request.sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+            while !cancel.is_cancelled() {
+                let mut on_text = |_: usize, _: &str| {
+                    n_tokens.fetch_add(1, Ordering::Relaxed);
+                    true
+                };
+                engine.generate_many(request.clone(), N_BACKGROUND, &mut on_text, &cancel)?;
+                request.sampling.seed += N_BACKGROUND as u64;
+            }
+            Ok::<(), Failure>(())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        let (started, n_before) = (Instant::now(), n_tokens.load(Ordering::Relaxed));
+        let times = match during {
+            Some(during) => during(),
+            None => {
+                std::thread::sleep(Duration::from_secs(5));
+                Ok(Vec::new())
+            }
+        };
+        let n_decoded = n_tokens.load(Ordering::Relaxed) - n_before;
+        let rate = n_decoded as f64 / started.elapsed().as_secs_f64();
+        cancel.cancel();
+        if let Ok(result) = background.join() {
+            result?;
+        }
+        Ok((rate, times?))
+    })
+}
+
+/// Measures several answers to one prompt beside its prefill and the steps that they need.
+fn best_of(
+    engine: &Engine,
+    model: &Path,
+    tokens: &[TokenId],
+    out: &mut std::io::Stdout,
+) -> Result<(), Failure> {
+    let mut bench = Bench::load(model, N_SHARED + N_ANSWER + 64, None)?;
+    let mut whole = Vec::new();
+    let mut parts = Vec::new();
+    for run in 0..5 {
+        // A first token of its own, so that nothing is reused.
+        let prompt = [&tokens[run..=run], &tokens[700..700 + N_SHARED - 1]].concat();
+        let mut request = request(&prompt, N_ANSWER, Priority::Background);
+        request.sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 3 };
+        let started = Instant::now();
+        let answers = engine.generate_many(request, N_BEST_OF, &mut |_, _| true, &CancelToken::new())?;
+        whole.push(started.elapsed());
+        // As many steps of as many rows as the answers took.
+        let longest = answers.iter().map(|answer| answer.tokens.len()).max().unwrap_or(0);
+        let mut sum = bench.prefill(N_SHARED, 0)?;
+        for step in 1..longest {
+            let n_rows = answers.iter().filter(|answer| answer.tokens.len() > step).count();
+            sum += bench.verify(n_rows.max(1), N_SHARED + step)?;
+        }
+        parts.push(sum);
+    }
+    let (whole, parts) = (ms(quantile(&whole, 0.5)), ms(quantile(&parts, 0.5)));
+    writeln!(
+        out,
+        "best of {N_BEST_OF} on {N_SHARED} tokens, {N_ANSWER} each: {whole:.0} ms; one prefill and the steps: {parts:.0} ms = {:.2} x",
+        whole / parts
+    )?;
+    Ok(())
+}
+
+/// Measures the rewriting of a file in which few lines change.
+fn rewriting(engine: &Engine, model: &Path, out: &mut std::io::Stdout) -> Result<(), Failure> {
+    let lines: Vec<&str> = SOURCE.lines().take(N_LINES).collect();
+    let changed: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(
+            |(idx, line)| {
+                if idx % 20 == 10 { format!("{line} // as before, see above") } else { (*line).to_owned() }
+            },
+        )
+        .collect();
+    let encode = |text: &str| engine.tokenizer().encode(text);
+    let (original, target) = (encode(&lines.join("\n")), encode(&changed.join("\n")));
+    let mut bench = Bench::load(model, original.len() + target.len() + 64, None)?;
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let plain = bench.rewrite(&original, &target, DraftExtent::Off)?;
+        let drafted = bench.rewrite(&original, &target, DraftExtent::WhatPays)?;
+        ratios.push(plain.as_secs_f64() / drafted.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    writeln!(
+        out,
+        "rewriting {N_LINES} lines, 10 changed, {} tokens, forced on the target: {:.2} x plain decoding",
+        target.len(),
+        ratios[2]
+    )?;
+
+    let free: Vec<f64> = (0..5)
+        .map(|_| {
+            let mut request = request(&original, 256, Priority::Background);
+            request.prompt.extend(encode("\n// The same file again, with a comment more:\n"));
+            request.drafting.original = original.clone();
+            let plain = engine.generate(request.clone(), &mut |_| true, &CancelToken::new())?;
+            request.drafting.extent = DraftExtent::WhatPays;
+            let drafted = engine.generate(request, &mut |_| true, &CancelToken::new())?;
+            Ok(plain.timings.decode.as_secs_f64() / drafted.timings.decode.as_secs_f64())
+        })
+        .collect::<Result<_, Failure>>()?;
+    let mut free = free;
+    free.sort_by(f64::total_cmp);
+    writeln!(out, "  free-running, 256 tokens: {:.2} x", free[2])?;
+    Ok(())
+}
+
+/// Measures ordinary completions with and without drafts.
+fn completions(engine: &Engine, tokens: &[TokenId], out: &mut std::io::Stdout) -> Result<(), Failure> {
+    let mut ratios = Vec::new();
+    for idx in 0..N_COMPLETIONS {
+        let end = 200 + idx * (tokens.len() / 2 - 200) / N_COMPLETIONS;
+        let mut request = request(&tokens[end.saturating_sub(600)..end], N_COMPLETED, Priority::Interactive);
+        let mut decode = [Duration::ZERO; 2];
+        for _ in 0..3 {
+            for (extent, sum) in [DraftExtent::Off, DraftExtent::WhatPays].into_iter().zip(&mut decode) {
+                request.drafting.extent = extent;
+                *sum += engine.generate(request.clone(), &mut |_| true, &CancelToken::new())?.timings.decode;
+            }
+        }
+        ratios.push(decode[0].as_secs_f64() / decode[1].as_secs_f64().max(1e-9));
+    }
+    ratios.sort_by(f64::total_cmp);
+    let n = ratios.len();
+    writeln!(
+        out,
+        "{N_COMPLETIONS} ordinary completions with drafts: median {:.2} x plain decoding, a tenth below {:.2} x, worst {:.2} x",
+        ratios[n / 2],
+        ratios[n / 10],
+        ratios[0]
+    )?;
+    Ok(())
+}
+
+fn quantile(times: &[Duration], share: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted
+        .get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
