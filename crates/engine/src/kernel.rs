@@ -42,6 +42,8 @@ mod avx512;
 mod buffer;
 mod float;
 mod format;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 mod isa;
 pub(crate) mod lanes;
 #[cfg(target_arch = "aarch64")]
@@ -344,6 +346,10 @@ fn packed<const F: usize, const S: usize, const N: usize>(isa: Isa, panel: &[u8]
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
         // SAFETY: as above.
         Isa::NeonDotprod => unsafe { neon::packed::<F, S, N>(panel, rows) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { i8mm::packed::<F, S, N>(panel, rows) },
         _ => {
             let (mut sums, mut block) = ([[0.0; PANEL]; N], Block::EMPTY);
             for block_idx in 0..rows.n_blocks {
@@ -380,6 +386,10 @@ fn unpacked<const F: usize, const S: usize, const N: usize>(
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
         // SAFETY: as above.
         Isa::NeonDotprod => unsafe { neon::unpacked::<F, S, N>(blocks, rows) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { i8mm::unpacked::<S, N>(blocks, rows) },
         _ => {
             let mut sums = [[0.0; PANEL]; N];
             for (block_idx, block) in blocks.iter().enumerate() {
@@ -400,6 +410,10 @@ fn unpack_all<const F: usize, const S: usize>(isa: Isa, panel: &[u8], blocks: &m
         #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
         // SAFETY: as above.
         Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::unpack_all::<F, S>(panel, blocks) },
+        #[cfg(target_arch = "aarch64")]
+        #[expect(unsafe_code, reason = "calls what is compiled for an instruction set found here")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { i8mm::unpack_all::<F, S>(panel, blocks) },
         _ => {
             (blocks.iter_mut().enumerate()).for_each(|(idx, block)| panels::unpack::<F, S>(panel, idx, block))
         }

@@ -12,6 +12,8 @@ pub(crate) enum Isa {
     Scalar,
     /// aarch64 with dot products of bytes.
     NeonDotprod,
+    /// The same with products of matrices of bytes.
+    NeonI8mm,
     /// AVX2, FMA and F16C.
     Avx2,
     /// The same with dot products of words.
@@ -23,8 +25,15 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    const ALL: [Self; 6] =
-        [Self::Scalar, Self::NeonDotprod, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::AmxInt8];
+    const ALL: [Self; 7] = [
+        Self::Scalar,
+        Self::NeonDotprod,
+        Self::NeonI8mm,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::AmxInt8,
+    ];
 
     /// Returns whether its kernels take quants as words, and not as two bytes.
     pub(super) fn takes_words(self) -> bool {
@@ -35,6 +44,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::NeonDotprod => "neon-dotprod",
+            Self::NeonI8mm => "neon-i8mm",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
@@ -55,7 +65,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512vnni");
         match self {
             Self::Scalar => true,
-            Self::NeonDotprod => false,
+            Self::NeonDotprod | Self::NeonI8mm => false,
             Self::Avx2 => has_avx2,
             Self::AvxVnni => has_avx2 && is_x86_feature_detected!("avxvnni"),
             Self::Avx512Vnni => has_avx512,
@@ -65,7 +75,12 @@ impl Isa {
 
     #[cfg(target_arch = "aarch64")]
     fn is_here(self) -> bool {
-        self == Self::Scalar || self == Self::NeonDotprod && super::neon::is_here()
+        match self {
+            Self::Scalar => true,
+            Self::NeonDotprod => super::neon::is_here(),
+            Self::NeonI8mm => super::i8mm::is_here(),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::AmxInt8 => false,
+        }
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -173,7 +188,7 @@ macro_rules! vectorised {
                 // SAFETY: `isa` returns only what the processor says it has.
                 $crate::kernel::Isa::Avx512Vnni | $crate::kernel::Isa::AmxInt8 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                $crate::kernel::Isa::NeonDotprod => {
+                $crate::kernel::Isa::NeonDotprod | $crate::kernel::Isa::NeonI8mm => {
                     // Every aarch64 has NEON.
                     $(use $crate::kernel::lanes::Four4 as $lanes;)?
                     body$(::<$lanes>)?($($arg),*)

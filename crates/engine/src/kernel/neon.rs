@@ -13,7 +13,7 @@ use super::{BLOCK, Format, PANEL, Sums, prefetch};
 /// Lanes of a register.
 const LANES: usize = 4;
 /// Registers for a panel's rows.
-const N_QUARTERS: usize = PANEL / LANES;
+pub(super) const N_QUARTERS: usize = PANEL / LANES;
 /// Rows whose dot products are kept in registers together.
 const N_TOGETHER: usize = 4;
 
@@ -85,22 +85,43 @@ unsafe fn add_block<const F: usize, const N: usize, const S: usize>(
                     *dots = vshlq_n_s32::<{ COARSE_BITS as i32 }>(*dots);
                 }
                 multiply::<F, S>(block, part, quants.add(BLOCK), n, &mut dots);
-                for (idx, dots) in dots.iter().enumerate().take(n) {
-                    let quants = quants.add(idx * 2 * BLOCK + part * BLOCK / S);
-                    let less = if is_signed(F) { 128 * sum_of_part::<S>(quants) } else { 0 };
-                    let scale = *rows.scales.get_unchecked(at + idx);
-                    let sum = *rows.sums.get_unchecked((at + idx) * S + part);
-                    for (quarter, dots) in dots.iter().enumerate() {
-                        let line = quarter * LANES;
-                        let place = sums[first + idx].as_mut_ptr().add(line);
-                        let factors = vmulq_n_f32(vld1q_f32(block.scales[part].as_ptr().add(line)), scale);
-                        let dots = vcvtq_f32_s32(vaddq_s32(*dots, vdupq_n_s32(less)));
-                        let with_dots = vfmaq_f32(vld1q_f32(place), dots, factors);
-                        let mins = vld1q_f32(block.mins[part].as_ptr().add(line));
-                        vst1q_f32(place, vfmaq_n_f32(with_dots, mins, sum));
+                for (idx, mut dots) in dots.into_iter().enumerate().take(n) {
+                    if is_signed(F) {
+                        let quants = quants.add(idx * 2 * BLOCK + part * BLOCK / S);
+                        let less = vdupq_n_s32(128 * sum_of_part::<S>(quants));
+                        dots = dots.map(|dots| vaddq_s32(dots, less));
                     }
+                    add_dots::<S>(block, part, dots, rows, at + idx, &mut sums[first + idx]);
                 }
             }
+        }
+    }
+}
+
+/// Adds dot products of codes and quants to the sums of a row, in what they stand for; `at` is the row's block.
+///
+/// # Safety
+/// There are a scale and sums at `at`.
+#[inline(always)]
+pub(super) unsafe fn add_dots<const S: usize>(
+    block: &Block,
+    part: usize,
+    dots: [int32x4_t; N_QUARTERS],
+    rows: Rows<'_>,
+    at: usize,
+    sums: &mut [f32; PANEL],
+) {
+    // SAFETY: a quarter of a line is 4 floats; the caller says that there are a scale and sums.
+    unsafe {
+        let scale = *rows.scales.get_unchecked(at);
+        let sum = *rows.sums.get_unchecked(at * S + part);
+        for (quarter, dots) in dots.into_iter().enumerate() {
+            let line = quarter * LANES;
+            let place = sums.as_mut_ptr().add(line);
+            let factors = vmulq_n_f32(vld1q_f32(block.scales[part].as_ptr().add(line)), scale);
+            let with_dots = vfmaq_f32(vld1q_f32(place), vcvtq_f32_s32(dots), factors);
+            let mins = vld1q_f32(block.mins[part].as_ptr().add(line));
+            vst1q_f32(place, vfmaq_n_f32(with_dots, mins, sum));
         }
     }
 }

@@ -73,7 +73,7 @@ impl Layout {
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(super) struct Block {
-    /// `[group][row][4]`.
+    /// `[group][row][4]`; `i8mm` turns it to `[pair of groups][row][8]`, for itself.
     pub(super) codes: [[u8; GROUP]; N_GROUPS],
     /// Of all 32 weights, or of each half.
     pub(super) scales: [[f32; PANEL]; 2],
