@@ -63,6 +63,7 @@ struct Measured {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
+    let kv_type = args.model.kv_type()?;
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     if args.riders {
         let engine = Engine::load(&installed.path, EngineOptions::default(), &mut |_| {})?;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     let deepest = args.depth.iter().max().copied().unwrap_or(0);
     let started = Instant::now();
     let mut bench =
-        Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows), args.threads)?;
+        Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows), args.threads, kv_type)?;
     let mut all = Vec::new();
     all.push(Measured { name: "load".into(), depth: 0, n_tokens: 0, runs: vec![started.elapsed()] });
     let (_, n_bytes) = bench.read_weights();
@@ -96,12 +97,19 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
             measure(format!("T({n_rows})"), n_rows, &mut || bench.verify(n_rows, depth))?;
         }
     }
-    print(args, &installed.path.display().to_string(), n_bytes, &all)?;
+    print(args, &installed.path.display().to_string(), n_bytes, &bench, &all)?;
     Ok(code::OK)
 }
 
-fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Result<(), Failure> {
+fn print(
+    args: &BenchArgs,
+    path: &str,
+    n_bytes: usize,
+    bench: &Bench,
+    all: &[Measured],
+) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
+    let (kv, kv_bytes) = (bench.kv_type().name(), bench.kv_bytes_per_token());
     match args.format {
         Format::Text => {
             writeln!(
@@ -109,6 +117,7 @@ fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Resu
                 "{:.1} MB of weights; load and read are of all of them, once",
                 n_bytes as f64 / 1e6
             )?;
+            writeln!(stdout, "{kv_bytes} bytes of KV cache for each token, as {kv}")?;
             writeln!(stdout, "{:8} {:>6} {:>10} {:>10} {:>10}", "", "depth", "tokens/s", "ms", "worst ms")?;
             for measured in all {
                 let (median, worst) =
@@ -129,7 +138,8 @@ fn print(args: &BenchArgs, path: &str, n_bytes: usize, all: &[Measured]) -> Resu
             writeln!(
                 stdout,
                 "{:#}",
-                json!({"model": path, "weight_bytes": n_bytes, "peak_memory_bytes": peak_memory(), "measured": values})
+                json!({"model": path, "weight_bytes": n_bytes, "kv": kv, "kv_bytes_per_token": kv_bytes,
+                    "peak_memory_bytes": peak_memory(), "measured": values})
             )?;
         }
         Format::Csv => {

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
 }
 
 fn load(args: &ModelArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Engine, Failure> {
+    let kv = args.kv_type()?;
     let dirs = Dirs::from_env()?;
     let entry = chosen(&Catalogue::load(&dirs)?, args.model.as_deref())?;
     let fetch = if args.offline { Fetch::Offline } else { Fetch::Allowed };
@@ -57,7 +58,7 @@ fn load(args: &ModelArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -
     };
     let installed = ::models::ensure(&Store::new(&dirs), &entry, fetch, &mut on_event, cancel)?;
     let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
-    Ok(Engine::load(&installed.path, EngineOptions::default(), &mut progress)?)
+    Ok(Engine::load(&installed.path, EngineOptions { kv, ..EngineOptions::default() }, &mut progress)?)
 }
 
 /// Returns what the editor hears of a pull's event.

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::{
-    Backend, CpuBackend, DraftExtent, Drafter as _, EditDrafter, Error, Gguf, KvPool, Logits, MatchOdds,
-    ModelSpec, RowSpan, Sequence, StepBatch, StepControl, StepCosts, TokenId,
+    Backend, CpuBackend, DraftExtent, Drafter as _, EditDrafter, Error, Gguf, KvPool, KvType, Logits,
+    MatchOdds, ModelSpec, RowSpan, Sequence, StepBatch, StepControl, StepCosts, TokenId,
 };
 
 /// Most rows of a prefill step, llama.cpp's default `n_ubatch`.
@@ -30,16 +30,22 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads a model with room for `n_max_tokens` positions, run by `n_threads` threads or one for each core.
+    /// Loads a model with room for `n_max_tokens` positions, whose keys and values are stored as `kv_type`, run by
+    /// `n_threads` threads or one for each core.
     ///
     /// # Errors
     /// As [`Engine::load`](crate::Engine::load).
-    pub fn load(path: &Path, n_max_tokens: usize, n_threads: Option<NonZero<usize>>) -> Result<Self, Error> {
+    pub fn load(
+        path: &Path,
+        n_max_tokens: usize,
+        n_threads: Option<NonZero<usize>>,
+        kv_type: KvType,
+    ) -> Result<Self, Error> {
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
         let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;
         // One position more for each block that is only begun.
-        let kv = KvPool::new(&spec, n_max_tokens + crate::BLOCK_TOKENS);
+        let kv = KvPool::new(&spec, n_max_tokens + crate::BLOCK_TOKENS, kv_type);
         Ok(Self {
             backend,
             kv,
@@ -140,6 +146,16 @@ impl Bench {
             self.kv.truncate(&mut self.sequence, n_kept);
         }
         Ok(started.elapsed())
+    }
+
+    /// Returns how keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.kv.kv_type()
+    }
+
+    /// Returns how many bytes of the KV cache a token takes.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        self.kv_type().n_bytes_per_token(&self.spec)
     }
 
     /// Makes the sequence `depth` tokens long.

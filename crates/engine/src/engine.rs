@@ -15,12 +15,12 @@ use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreRe
 use crate::retained::Retained;
 use crate::scheduler::Load;
 use crate::{
-    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, KvPool, Logits, ModelSpec, Priority,
-    Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
+    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, KvPool, KvType, Logits, ModelSpec,
+    Priority, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
 };
 
 /// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
-/// 23 KiB a token for the default model.
+/// 23 KiB a token for the default model, 12 as q8_0.
 const DEFAULT_N_CTX: usize = 8192;
 
 /// Most requests without an answer. A queue that grows further only makes all of them late.
@@ -31,6 +31,8 @@ const N_MAX_JOBS: usize = 256;
 pub struct EngineOptions {
     /// Most tokens a sequence may have; the model's own limit and 8,192 when not set.
     pub n_ctx: Option<usize>,
+    /// How keys and values are stored; f16 when not set.
+    pub kv: KvType,
 }
 
 /// Hears how much of a model is loaded, 0 to 1.
@@ -70,7 +72,7 @@ impl Engine {
         let n_kv_tokens = 2 * n_ctx;
         let parts = Parts {
             backend: Box::new(backend),
-            kv: KvPool::new(&spec, n_kv_tokens),
+            kv: KvPool::new(&spec, n_kv_tokens, options.kv),
             retained: Retained::default(),
             tokenizer: Arc::clone(&tokenizer),
             odds: Default::default(),

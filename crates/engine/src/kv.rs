@@ -7,7 +7,14 @@
 //! A block holds the keys and values of 16 positions in every layer. Blocks have reference counts: a fork shares all
 //! its blocks, and whoever writes into a shared block first takes a copy of it.
 
+mod layer;
+mod number;
+
 use half::f16;
+
+pub(crate) use layer::{HeadBlock, LayerKv};
+pub(crate) use number::{GROUP, KvNumber};
+pub use number::{KvType, UnknownKvType};
 
 use crate::{ModelSpec, TokenId};
 
@@ -55,35 +62,53 @@ impl Sequence {
     }
 }
 
-/// Keys and values of one layer, block after block, in f16: keys `[n_blocks, n_kv_heads, head_dim, BLOCK_TOKENS]`, so
-/// that a query meets 16 of them at once; values `[n_blocks, n_kv_heads, BLOCK_TOKENS, head_dim]`.
-#[derive(Debug, Default)]
-struct LayerKv {
-    k: Vec<f16>,
-    v: Vec<f16>,
+/// The layers of either type.
+#[derive(Debug)]
+pub(crate) enum Layers {
+    F16(Vec<LayerKv<f16>>),
+    Q8_0(Vec<LayerKv<i8>>),
+}
+
+/// Evaluates an expression that is generic over the type of layers.
+macro_rules! for_type {
+    ($layers:expr, |$of_type:ident| $value:expr) => {
+        match $layers {
+            Layers::F16($of_type) => $value,
+            Layers::Q8_0($of_type) => $value,
+        }
+    };
 }
 
 /// All blocks of one model's KV cache.
 #[derive(Debug)]
 pub struct KvPool {
-    layers: Vec<LayerKv>,
+    layers: Layers,
     n_references: Vec<u32>,
     free: Vec<BlockId>,
     n_max_blocks: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
 }
 
 impl KvPool {
-    /// Returns a pool for `spec` that will hold at most `n_max_tokens` positions; memory is taken as it is needed.
-    pub fn new(spec: &ModelSpec, n_max_tokens: usize) -> Self {
+    /// Returns a pool for `spec` that will hold at most `n_max_tokens` positions as `kv_type`; memory is taken as it is
+    /// needed, [`KvType::n_bytes_per_token`] for each position of a block.
+    pub fn new(spec: &ModelSpec, n_max_tokens: usize, kv_type: KvType) -> Self {
+        let layers = match kv_type {
+            KvType::F16 => Layers::F16((0..spec.n_layers).map(|_| LayerKv::new(spec)).collect()),
+            KvType::Q8_0 => Layers::Q8_0((0..spec.n_layers).map(|_| LayerKv::new(spec)).collect()),
+        };
         Self {
-            layers: (0..spec.n_layers).map(|_| LayerKv::default()).collect(),
+            layers,
             n_references: Vec::new(),
             free: Vec::new(),
             n_max_blocks: n_max_tokens.div_ceil(BLOCK_TOKENS),
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
+        }
+    }
+
+    /// Returns how keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        match self.layers {
+            Layers::F16(_) => KvType::F16,
+            Layers::Q8_0(_) => KvType::Q8_0,
         }
     }
 
@@ -143,7 +168,8 @@ impl KvPool {
         self.n_references.len() - self.free.len()
     }
 
-    /// Writes one position's keys and values in one layer: `[n_kv_heads, head_dim] f32` each, rounded to f16.
+    /// Writes one position's keys and values in one layer: `[n_kv_heads, head_dim] f32` each, as the pool's type has
+    /// them. Whoever reads them in the same step gets what is stored, as any later step does.
     pub(crate) fn write(
         &mut self,
         layer_idx: usize,
@@ -153,56 +179,27 @@ impl KvPool {
         v: &[f32],
     ) {
         let (block, within) = (blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
-        for head_idx in 0..self.n_kv_heads {
-            let from = head_idx * self.head_dim;
-            let to = self.offset(block, head_idx);
-            let layer = &mut self.layers[layer_idx];
-            let places = layer.k[to + within..].iter_mut().step_by(BLOCK_TOKENS);
-            for (place, k) in places.zip(&k[from..from + self.head_dim]) {
-                *place = rounded(*k);
-            }
-            let to = to + within * self.head_dim;
-            let places = layer.v[to..to + self.head_dim].iter_mut();
-            for (place, v) in places.zip(&v[from..from + self.head_dim]) {
-                *place = rounded(*v);
-            }
-        }
+        for_type!(&mut self.layers, |layers| layers[layer_idx].write(block, within, k, v));
     }
 
-    /// Returns one head's keys in a block: `[head_dim, BLOCK_TOKENS]`.
-    pub(crate) fn keys(&self, layer_idx: usize, block: BlockId, head_idx: usize) -> &[f16] {
-        &self.layers[layer_idx].k[self.offset(block, head_idx)..][..BLOCK_TOKENS * self.head_dim]
-    }
-
-    /// Returns one head's values in a block: `[BLOCK_TOKENS, head_dim]`.
-    pub(crate) fn values(&self, layer_idx: usize, block: BlockId, head_idx: usize) -> &[f16] {
-        &self.layers[layer_idx].v[self.offset(block, head_idx)..][..BLOCK_TOKENS * self.head_dim]
-    }
-
-    fn offset(&self, block: BlockId, head_idx: usize) -> usize {
-        (block.0 as usize * self.n_kv_heads + head_idx) * BLOCK_TOKENS * self.head_dim
+    /// Returns the keys and values of all layers.
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
     }
 
     fn allocate(&mut self) -> Result<BlockId, KvFull> {
         if let Some(block) = self.free.pop() {
             self.n_references[block.0 as usize] = 1;
             // Positions that nobody has written yet are multiplied with 0, which infinity outlives.
-            let values = self.offset(block, 0)..self.offset(BlockId(block.0 + 1), 0);
-            for layer in &mut self.layers {
-                layer.k[values.clone()].fill(f16::ZERO);
-                layer.v[values.clone()].fill(f16::ZERO);
-            }
+            for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.clear(block)));
             return Ok(block);
         }
         if self.n_references.len() >= self.n_max_blocks {
             return Err(KvFull { n_blocks: self.n_max_blocks });
         }
         self.n_references.push(1);
-        let n_values = self.n_references.len() * self.n_kv_heads * BLOCK_TOKENS * self.head_dim;
-        for layer in &mut self.layers {
-            layer.k.resize(n_values, f16::ZERO);
-            layer.v.resize(n_values, f16::ZERO);
-        }
+        let n_blocks = self.n_references.len();
+        for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.resize(n_blocks)));
         Ok(BlockId(self.n_references.len() as u32 - 1))
     }
 
@@ -211,105 +208,28 @@ impl KvPool {
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) {
-        let n_values = self.n_kv_heads * BLOCK_TOKENS * self.head_dim;
-        let (from, to) = (self.offset(from, 0), self.offset(to, 0));
-        for layer in &mut self.layers {
-            layer.k.copy_within(from..from + n_values, to);
-            layer.v.copy_within(from..from + n_values, to);
-        }
+        for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.copy(from, to)));
     }
-}
-
-/// Rounds to f16; what is too large for it becomes its largest, and not infinity.
-fn rounded(x: f32) -> f16 {
-    f16::from_f32(x.clamp(-f16::MAX.to_f32_const(), f16::MAX.to_f32_const()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec() -> ModelSpec {
-        ModelSpec { n_layers: 2, n_kv_heads: 2, head_dim: 4, ..ModelSpec::default() }
+impl KvPool {
+    /// Returns one head's key and value at one position of a layer: `[head_dim] f32` each.
+    pub(crate) fn read(
+        &self,
+        layer_idx: usize,
+        blocks: &[BlockId],
+        position: usize,
+        head_idx: usize,
+    ) -> [Vec<f32>; 2] {
+        let (block, within) = (blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
+        for_type!(&self.layers, |layers| layers[layer_idx].read(block, head_idx, within))
     }
 
-    fn append(pool: &mut KvPool, sequence: &mut Sequence, ids: &[u32]) {
-        pool.reserve(sequence, ids.len()).expect("the pool is large enough");
-        for (i, &id) in ids.iter().enumerate() {
-            let position = sequence.tokens().len() + i;
-            for layer_idx in 0..2 {
-                let value = [id as f32; 8];
-                pool.write(layer_idx, &sequence.blocks, position, &value, &value);
-            }
-        }
-        sequence.commit(&ids.iter().copied().map(TokenId).collect::<Vec<_>>());
-    }
-
-    /// Reads back through the pool what `append` wrote.
-    fn contents(pool: &KvPool, sequence: &Sequence) -> Vec<u32> {
-        let read = |position: usize| {
-            let (block, within) = (sequence.blocks()[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
-            let value = &pool.values(1, block, 1)[within * 4..][..4];
-            let key: Vec<f16> =
-                pool.keys(1, block, 1).iter().skip(within).step_by(BLOCK_TOKENS).copied().collect();
-            assert_eq!(key, value);
-            value[0].to_f32() as u32
-        };
-        (0..sequence.tokens().len()).map(read).collect()
-    }
-
-    #[test]
-    fn a_fork_shares_blocks_until_one_side_writes() {
-        let mut pool = KvPool::new(&spec(), 1024);
-        let mut first = Sequence::default();
-        append(&mut pool, &mut first, &(0..20).collect::<Vec<_>>());
-        let mut second = pool.fork(&first, 18);
-        assert_eq!(pool.n_used_blocks(), 2);
-        append(&mut pool, &mut second, &[100, 101]);
-        append(&mut pool, &mut first, &[20]);
-        assert_eq!(pool.n_used_blocks(), 3);
-        assert_eq!(contents(&pool, &first), (0..21).collect::<Vec<_>>());
-        assert_eq!(contents(&pool, &second), (0..18).chain([100, 101]).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn truncate_gives_blocks_back_and_the_sequence_can_grow_again() {
-        let mut pool = KvPool::new(&spec(), 48);
-        let mut sequence = Sequence::default();
-        append(&mut pool, &mut sequence, &(0..48).collect::<Vec<_>>());
-        assert_eq!(pool.reserve(&mut sequence, 1), Err(KvFull { n_blocks: 3 }));
-        pool.truncate(&mut sequence, 5);
-        assert_eq!(pool.n_used_blocks(), 1);
-        append(&mut pool, &mut sequence, &[77; 30]);
-        assert_eq!(contents(&pool, &sequence), (0..5).chain([77; 30]).collect::<Vec<_>>());
-        pool.release(sequence);
-        assert_eq!(pool.n_used_blocks(), 0);
-    }
-
-    #[test]
-    fn a_block_used_again_is_empty_and_no_value_is_infinite() {
-        let mut pool = KvPool::new(&spec(), 16);
-        let mut first = Sequence::default();
-        pool.reserve(&mut first, 2).expect("the pool is large enough");
-        for position in 0..2 {
-            pool.write(0, first.blocks(), position, &[1e9; 8], &[[-1e9, f32::NAN][position]; 8]);
-        }
-        assert_eq!(pool.values(0, first.blocks()[0], 0)[..4], [-f16::MAX; 4]);
-        pool.release(first);
-        let mut second = Sequence::default();
-        pool.reserve(&mut second, 1).expect("the pool is large enough");
-        assert!(pool.values(0, second.blocks()[0], 1).iter().all(|value| *value == f16::ZERO));
-        assert!(pool.keys(0, second.blocks()[0], 1).iter().all(|value| *value == f16::ZERO));
-    }
-
-    #[test]
-    fn a_truncated_fork_never_writes_into_the_original() {
-        let mut pool = KvPool::new(&spec(), 1024);
-        let mut first = Sequence::default();
-        append(&mut pool, &mut first, &(0..32).collect::<Vec<_>>());
-        let mut second = pool.fork(&first, 32);
-        pool.truncate(&mut second, 7);
-        append(&mut pool, &mut second, &[9; 20]);
-        assert_eq!(contents(&pool, &first), (0..32).collect::<Vec<_>>());
+    fn n_bytes(&self) -> usize {
+        for_type!(&self.layers, |layers| layers.iter().map(LayerKv::n_bytes).sum())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub use drafter::{
 pub use engine::{Engine, EngineOptions, LoadProgress};
 pub use error::Error;
 pub use gguf::{GgmlType, Gguf, TensorView, Value};
-pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, Sequence};
+pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, KvType, Sequence, UnknownKvType};
 pub use request::{
     DraftExtent, Drafting, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest, StopReason,
     StopRules, Timings,

@@ -294,7 +294,7 @@ impl Scheduler<'_> {
             job.fail(None, Error::Gone);
             self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
         }
-        self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens);
+        self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());
         self.parts.retained = Retained::default();
     }
 }

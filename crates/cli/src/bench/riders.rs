@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Bench, CancelToken, DraftExtent, Drafting, Engine, GenerateRequest, Priority, Sampling, StopRules,
-    TokenId,
+    Bench, CancelToken, DraftExtent, Drafting, Engine, GenerateRequest, KvType, Priority, Sampling,
+    StopRules, TokenId,
 };
 
 use crate::failure::Failure;
@@ -136,7 +136,7 @@ fn best_of(
     tokens: &[TokenId],
     out: &mut std::io::Stdout,
 ) -> Result<(), Failure> {
-    let mut bench = Bench::load(model, N_SHARED + N_ANSWER + 64, None)?;
+    let mut bench = Bench::load(model, N_SHARED + N_ANSWER + 64, None, KvType::F16)?;
     let mut whole = Vec::new();
     let mut parts = Vec::new();
     for run in 0..5 {
@@ -179,7 +179,7 @@ fn rewriting(engine: &Engine, model: &Path, out: &mut std::io::Stdout) -> Result
         .collect();
     let encode = |text: &str| engine.tokenizer().encode(text);
     let (original, target) = (encode(&lines.join("\n")), encode(&changed.join("\n")));
-    let mut bench = Bench::load(model, original.len() + target.len() + 64, None)?;
+    let mut bench = Bench::load(model, original.len() + target.len() + 64, None, KvType::F16)?;
     let mut ratios = Vec::new();
     for _ in 0..3 {
         let plain = bench.rewrite(&original, &target, DraftExtent::Off)?;

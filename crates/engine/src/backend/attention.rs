@@ -10,6 +10,7 @@ use half::f16;
 
 use super::float::softmax;
 use crate::kernel::{Lanes, N_LANES, Pool, vectorised};
+use crate::kv::{GROUP, HeadBlock, KvNumber, LayerKv, Layers};
 use crate::{BLOCK_TOKENS, BlockId, KvPool, ModelSpec, RowSpan};
 
 /// Query rows × positions from which the key-value heads are spread over threads.
@@ -45,6 +46,25 @@ pub(super) fn attend(
     q: &[f32],
     out: &mut [f32],
 ) {
+    match kv.layers() {
+        Layers::F16(layers) => share_out(pool, spec, &layers[layer_idx], spans, q, out, answer_f16),
+        Layers::Q8_0(layers) => share_out(pool, spec, &layers[layer_idx], spans, q, out, answer_q8_0),
+    }
+}
+
+/// Answers up to [`N_QUERIES`] queries, those of a sequence together, their rows ascending.
+type Answer<T> = fn(&Cache<'_, T>, &mut [Query<'_>], &mut Buffers);
+
+/// Deals the queries out to threads.
+fn share_out<T: KvNumber + Sync>(
+    pool: &Pool,
+    spec: &ModelSpec,
+    layer: &LayerKv<T>,
+    spans: &[RowSpan<'_>],
+    q: &[f32],
+    out: &mut [f32],
+    answer: Answer<T>,
+) {
     let (dim, n_group) = (spec.head_dim, spec.n_heads / spec.n_kv_heads);
     let work: usize = spans.iter().map(|span| span.n_tokens * (span.start + span.n_tokens)).sum();
     let n_shares = if work < PARALLEL_WORK { 1 } else { pool.n_threads() };
@@ -64,7 +84,7 @@ pub(super) fn attend(
         }
     }
     let run = |(kv_head_idx, mut queries): (usize, Vec<Query<'_>>)| {
-        let cache = Cache { kv, layer_idx, kv_head_idx };
+        let cache = Cache { layer, kv_head_idx };
         let mut buffers = Buffers::default();
         for queries in queries.chunks_mut(N_QUERIES) {
             answer(&cache, queries, &mut buffers);
@@ -78,9 +98,8 @@ pub(super) fn attend(
 }
 
 /// The keys and values of one key-value head in one layer.
-struct Cache<'a> {
-    kv: &'a KvPool,
-    layer_idx: usize,
+struct Cache<'a, T> {
+    layer: &'a LayerKv<T>,
     kv_head_idx: usize,
 }
 
@@ -97,57 +116,72 @@ struct Buffers {
 
 /// Calls a function generic over how many queries it takes together, 8 or fewer.
 macro_rules! for_each_group {
-    ($run:expr, $function:ident::<$lanes:ident>($($arg:expr),*)) => {
+    ($run:expr, $function:ident::<$lanes:ident, $type:ident>($($arg:expr),*)) => {
         let Range { mut start, end } = $run;
         while start < end {
             start += match end - start {
-                1 => $function::<$lanes, 1>(start, $($arg),*),
-                2 => $function::<$lanes, 2>(start, $($arg),*),
-                3 => $function::<$lanes, 3>(start, $($arg),*),
-                4..N_TOGETHER => $function::<$lanes, 4>(start, $($arg),*),
-                _ => $function::<$lanes, N_TOGETHER>(start, $($arg),*),
+                1 => $function::<$lanes, $type, 1>(start, $($arg),*),
+                2 => $function::<$lanes, $type, 2>(start, $($arg),*),
+                3 => $function::<$lanes, $type, 3>(start, $($arg),*),
+                4..N_TOGETHER => $function::<$lanes, $type, 4>(start, $($arg),*),
+                _ => $function::<$lanes, $type, N_TOGETHER>(start, $($arg),*),
             };
         }
     };
 }
 
 vectorised! {
-    /// Answers up to [`N_QUERIES`] queries, those of a sequence together, their rows ascending.
-    fn answer<L>(cache: &Cache<'_>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
-        let Some(dim) = queries.first().map(|query| query.q.len()) else { return };
-        let n_blocks = queries.iter().map(Query::n_blocks).max().unwrap_or(0);
-        let n_positions = n_blocks * BLOCK_TOKENS;
-        let Buffers { weights, means, sums } = buffers;
-        weights.resize(queries.len() * n_positions, 0.0);
-        means.clear();
-        means.resize(queries.len() * dim, 0.0);
-        sums.clear();
+    fn answer_f16<L>(cache: &Cache<'_, f16>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
+        answer::<L, f16>(cache, queries, buffers);
+    }
+}
+vectorised! {
+    fn answer_q8_0<L>(cache: &Cache<'_, i8>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
+        answer::<L, i8>(cache, queries, buffers);
+    }
+}
 
-        for block_idx in 0..n_blocks {
-            let mut rest = 0..queries.len();
-            while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
-                let keys = cache.kv.keys(cache.layer_idx, id, cache.kv_head_idx);
-                for_each_group!(run, score::<L>(queries, keys, block_idx, n_positions, weights));
-            }
-        }
-        for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(n_positions)) {
-            let (seen, unseen) = weights.split_at_mut(query.n_seen);
-            sums.push(softmax::<L>(seen, 1.0 / (dim as f32).sqrt()));
-            unseen.fill(0.0);
-        }
-        for block_idx in 0..n_blocks {
-            let mut rest = 0..queries.len();
-            while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
-                let values = cache.kv.values(cache.layer_idx, id, cache.kv_head_idx);
-                for_each_group!(run, weigh::<L>(values, block_idx, n_positions, weights, means));
-            }
-        }
-        for ((query, means), sum) in queries.iter_mut().zip(means.chunks_exact(dim)).zip(sums) {
-            for (out, mean) in query.out.iter_mut().zip(means) {
-                *out = mean / *sum;
-            }
+#[inline(always)]
+fn answer<L: Lanes, T: KvNumber>(cache: &Cache<'_, T>, queries: &mut [Query<'_>], buffers: &mut Buffers) {
+    let Some(dim) = queries.first().map(|query| query.q.len()) else { return };
+    let n_blocks = queries.iter().map(Query::n_blocks).max().unwrap_or(0);
+    let n_positions = n_blocks * BLOCK_TOKENS;
+    let Buffers { weights, means, sums } = buffers;
+    weights.resize(queries.len() * n_positions, 0.0);
+    means.clear();
+    means.resize(queries.len() * dim, 0.0);
+    sums.clear();
+
+    for block_idx in 0..n_blocks {
+        let mut rest = 0..queries.len();
+        while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
+            let keys = cache.layer.keys(id, cache.kv_head_idx);
+            for_each_group!(run, score::<L, T>(queries, keys, block_idx, n_positions, weights));
         }
     }
+    for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(n_positions)) {
+        let (seen, unseen) = weights.split_at_mut(query.n_seen);
+        sums.push(softmax::<L>(seen, 1.0 / (dim as f32).sqrt()));
+        unseen.fill(0.0);
+    }
+    for block_idx in 0..n_blocks {
+        let mut rest = 0..queries.len();
+        while let Some((id, run)) = next_run(queries, block_idx, &mut rest) {
+            let values = cache.layer.values(id, cache.kv_head_idx);
+            for_each_group!(run, weigh::<L, T>(values, block_idx, n_positions, weights, means));
+        }
+    }
+    for ((query, means), sum) in queries.iter_mut().zip(means.chunks_exact(dim)).zip(sums) {
+        for (out, mean) in query.out.iter_mut().zip(means) {
+            *out = mean / *sum;
+        }
+    }
+}
+
+/// Multiplies what belongs to 16 positions by their scales in a group of dimensions.
+#[inline(always)]
+fn scaled<L: Lanes, T: KvNumber>(head: HeadBlock<'_, T>, group_idx: usize, x: L) -> L {
+    if T::IS_SCALED { x.mul(L::load_f16(&head.scales[group_idx])) } else { x }
 }
 
 impl Query<'_> {
@@ -179,21 +213,29 @@ fn next_run(
 
 /// Writes the products of `N` queries with a block's 16 keys, `[head_dim, BLOCK_TOKENS]`, to their weights; returns `N`.
 #[inline(always)]
-fn score<L: Lanes, const N: usize>(
+fn score<L: Lanes, T: KvNumber, const N: usize>(
     first: usize,
     queries: &[Query<'_>],
-    keys: &[f16],
+    keys: HeadBlock<'_, T>,
     block_idx: usize,
     n_positions: usize,
     weights: &mut [f32],
 ) -> usize {
-    let dim = keys.len() / BLOCK_TOKENS;
-    let qs: [&[f32]; N] = std::array::from_fn(|n| &queries[first + n].q[..dim]);
+    let lines = keys.numbers.as_chunks::<BLOCK_TOKENS>().0;
+    let n_grouped = if T::IS_SCALED { GROUP } else { lines.len() };
     let mut dots = [L::splat(0.0); N];
-    for (dim_idx, keys) in keys.as_chunks::<BLOCK_TOKENS>().0.iter().enumerate() {
-        let keys = L::load_f16(keys);
+    for (group_idx, lines) in lines.chunks(n_grouped).enumerate() {
+        let from = group_idx * n_grouped;
+        let qs: [&[f32]; N] = std::array::from_fn(|n| &queries[first + n].q[from..from + lines.len()]);
+        let mut parts = [L::splat(0.0); N];
+        for (dim_idx, line) in lines.iter().enumerate() {
+            let line: L = T::load(line);
+            for n in 0..N {
+                parts[n] = L::splat(qs[n][dim_idx]).mul_add(line, parts[n]);
+            }
+        }
         for n in 0..N {
-            dots[n] = L::splat(qs[n][dim_idx]).mul_add(keys, dots[n]);
+            dots[n] = dots[n].add(scaled(keys, group_idx, parts[n]));
         }
     }
     for (n, dots) in dots.into_iter().enumerate() {
@@ -206,15 +248,15 @@ fn score<L: Lanes, const N: usize>(
 /// Adds a block's weighted values, `[BLOCK_TOKENS, head_dim]`, to the means of `N` queries, `[n_queries, head_dim]`;
 /// returns `N`.
 #[inline(always)]
-fn weigh<L: Lanes, const N: usize>(
+fn weigh<L: Lanes, T: KvNumber, const N: usize>(
     first: usize,
-    values: &[f16],
+    values: HeadBlock<'_, T>,
     block_idx: usize,
     n_positions: usize,
     weights: &[f32],
     means: &mut [f32],
 ) -> usize {
-    let dim = values.len() / BLOCK_TOKENS;
+    let dim = values.numbers.len() / BLOCK_TOKENS;
     let weights: [&[f32; BLOCK_TOKENS]; N] = std::array::from_fn(|n| {
         let weights = weights[(first + n) * n_positions + block_idx * BLOCK_TOKENS..].first_chunk();
         weights.expect("a weight for each position of a block")
@@ -222,10 +264,21 @@ fn weigh<L: Lanes, const N: usize>(
     let means = &mut means[first * dim..(first + N) * dim];
     let mut from = 0;
     while from < dim {
+        // The weights are scaled and not the values: they are fewer, and all dimensions of a group share them.
+        let mut products = [[0.0; BLOCK_TOKENS]; N];
+        let weights = if T::IS_SCALED {
+            for (products, weights) in products.iter_mut().zip(weights) {
+                scaled(values, from / GROUP, L::load(weights)).store(products);
+            }
+            products.each_ref()
+        } else {
+            weights
+        };
+        // A group is 32 dimensions, so none of these steps leaves it.
         from += match dim - from {
-            32.. => weigh_some::<L, N, 2>(&weights, values, means, from),
-            16.. => weigh_some::<L, N, 1>(&weights, values, means, from),
-            _ => weigh_one(&weights, values, means, from),
+            32.. => weigh_some::<L, T, N, 2>(&weights, values.numbers, means, from),
+            16.. => weigh_some::<L, T, N, 1>(&weights, values.numbers, means, from),
+            _ => weigh_one(&weights, values.numbers, means, from),
         };
     }
     N
@@ -233,9 +286,9 @@ fn weigh<L: Lanes, const N: usize>(
 
 /// The same for `16 · D` dimensions from one on; returns how many these are.
 #[inline(always)]
-fn weigh_some<L: Lanes, const N: usize, const D: usize>(
+fn weigh_some<L: Lanes, T: KvNumber, const N: usize, const D: usize>(
     weights: &[&[f32; BLOCK_TOKENS]; N],
-    values: &[f16],
+    values: &[T],
     means: &mut [f32],
     from: usize,
 ) -> usize {
@@ -246,7 +299,7 @@ fn weigh_some<L: Lanes, const N: usize, const D: usize>(
     });
     for position in 0..BLOCK_TOKENS {
         let values: [L; D] = std::array::from_fn(|d| {
-            L::load_f16(values[position * dim + from + d * N_LANES..].first_chunk().expect("dimensions left"))
+            T::load(values[position * dim + from + d * N_LANES..].first_chunk().expect("dimensions left"))
         });
         for n in 0..N {
             let weight = L::splat(weights[n][position]);
@@ -265,9 +318,9 @@ fn weigh_some<L: Lanes, const N: usize, const D: usize>(
 
 /// The same for one dimension.
 #[inline(always)]
-fn weigh_one<const N: usize>(
+fn weigh_one<T: KvNumber, const N: usize>(
     weights: &[&[f32; BLOCK_TOKENS]; N],
-    values: &[f16],
+    values: &[T],
     means: &mut [f32],
     from: usize,
 ) -> usize {
@@ -279,3 +332,6 @@ fn weigh_one<const N: usize>(
     }
     1
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ pub(crate) trait Lanes: Copy {
     fn load(from: &[f32; N_LANES]) -> Self;
     fn load_f16(from: &[f16; N_LANES]) -> Self;
     fn load_bf16(from: &[bf16; N_LANES]) -> Self;
+    fn load_i8(from: &[i8; N_LANES]) -> Self;
     fn store(self, to: &mut [f32; N_LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -89,6 +90,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load_bf16(from: &[bf16; N_LANES]) -> Self {
         Self(from.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
+    }
+    #[inline(always)]
+    fn load_i8(from: &[i8; N_LANES]) -> Self {
+        Self(from.map(f32::from))
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; N_LANES]) {
@@ -187,6 +192,13 @@ impl Lanes for Twice8 {
         let half = |at: usize| unsafe {
             let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(at).cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper))
+        };
+        Self([half(0), half(8)])
+    }
+    #[inline(always)]
+    fn load_i8(from: &[i8; N_LANES]) -> Self {
+        let half = |at: usize| unsafe {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().add(at).cast())))
         };
         Self([half(0), half(8)])
     }
@@ -305,6 +317,10 @@ impl Lanes for Once16 {
         })
     }
     #[inline(always)]
+    fn load_i8(from: &[i8; N_LANES]) -> Self {
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) })
+    }
+    #[inline(always)]
     fn store(self, to: &mut [f32; N_LANES]) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
@@ -408,6 +424,19 @@ impl Lanes for Four4 {
         }))
     }
     #[inline(always)]
+    fn load_i8(from: &[i8; N_LANES]) -> Self {
+        Self(unsafe {
+            let bytes = vld1q_s8(from.as_ptr());
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
+            ]
+        })
+    }
+    #[inline(always)]
     fn store(self, to: &mut [f32; N_LANES]) {
         for (idx, quarter) in self.0.into_iter().enumerate() {
             unsafe { vst1q_f32(to.as_mut_ptr().add(4 * idx), quarter) }
@@ -475,6 +504,26 @@ impl Lanes for Four4 {
         unsafe {
             let [a, b, c, d] = self.0.map(|quarter| vcltq_f32(quarter, vdupq_n_f32(limit)));
             vminvq_u32(vandq_u32(vandq_u32(a, b), vandq_u32(c, d))) == u32::MAX
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::vectorised;
+
+    vectorised! {
+        fn floats<L>(bytes: &[i8; N_LANES]) -> [f32; N_LANES] {
+            L::load_i8(bytes).to_array()
+        }
+    }
+
+    #[test]
+    fn every_byte_is_its_own_float() {
+        for first in i8::MIN..=i8::MAX {
+            let bytes: [i8; N_LANES] = std::array::from_fn(|idx| first.wrapping_add((17 * idx) as i8));
+            assert_eq!(floats(&bytes), bytes.map(f32::from));
         }
     }
 }

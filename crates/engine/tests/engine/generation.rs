@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use engine::{
-    CancelToken, DraftExtent, Engine, EngineOptions, Error, Sampling, ScoreRequest, StopReason, TokenId,
+    CancelToken, DraftExtent, Engine, EngineOptions, Error, KvType, Sampling, ScoreRequest, StopReason,
+    TokenId,
 };
 
 use crate::{engine, greedy, model_path};
@@ -67,6 +68,25 @@ fn i_7_a_drafted_run_gives_the_same_tokens_as_an_undrafted_one() {
         assert_eq!((drafted.tokens, drafted.logprobs), (plain.tokens, plain.logprobs), "seed {seed}");
         assert!(seed > 0 || drafted.n_kept > 0, "the drafter never helped, so the test shows nothing");
     }
+}
+
+#[test]
+fn an_engine_with_a_cache_of_q8_0_finds_tokens_nearly_as_likely_and_reuses_them_to_the_bit() {
+    let options = EngineOptions { kv: KvType::Q8_0, ..EngineOptions::default() };
+    let small = Engine::load(&model_path(), options, &mut |_| {}).unwrap();
+    let tokens = small.tokenizer().encode(CODE);
+    let logprobs = |engine: &Engine, n: usize| {
+        let request = greedy(tokens[..n].to_vec(), 8);
+        engine.generate(request, &mut |_| true, &CancelToken::new()).unwrap().logprobs
+    };
+    let (first, exact) = (logprobs(&small, tokens.len()), logprobs(engine(), tokens.len()));
+    assert_ne!(first, exact, "the cache is the same");
+    for (got, exact) in first.iter().zip(&exact) {
+        assert!((got - exact).abs() < 0.1, "{first:?} {exact:?}");
+    }
+    // Behind a shorter prompt, the cache holds the rest already.
+    logprobs(&small, tokens.len() - 3);
+    assert_eq!(logprobs(&small, tokens.len()), first, "reuse changed the answer");
 }
 
 #[test]

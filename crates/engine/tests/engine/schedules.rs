@@ -68,7 +68,12 @@ fn i_7_whatever_else_runs_an_answer_is_the_same() {
     let n_schedules =
         std::env::var("TANDEM_SCHEDULES").map_or(N_SCHEDULES, |n| n.parse().expect("a number of schedules"));
     // A cache for hardly more than the longest prompt: sequences are pushed out and computed again.
-    let small = Engine::load(&model_path(), EngineOptions { n_ctx: Some(640) }, &mut |_| {}).unwrap();
+    let small = Engine::load(
+        &model_path(),
+        EngineOptions { n_ctx: Some(640), ..EngineOptions::default() },
+        &mut |_| {},
+    )
+    .unwrap();
     let n_cancelled = AtomicUsize::new(0);
     for schedule in 0..n_schedules {
         let mut random = Random(0x9E37_79B9 + schedule as u64 * 7919);
