@@ -53,6 +53,8 @@ impl Home {
         {
             command.env(name, self.0.path().join(folder));
         }
+        // A test that is about the shared engine takes this away; the others would leave a server each behind.
+        command.env("TANDEM_IN_PROCESS", "1");
         command.env("TANDEM_MODEL", model_path()).env("TMPDIR", self.0.path()).stdin(Stdio::null());
         command
     }

@@ -1,7 +1,7 @@
-//! Installs the real editors that the editor tests type in.
+//! Installs the real editors that the editor tests type in, and the client that calls our HTTP.
 //!
 //! In: the workspace root; pip, npm and, as root, apt-get.
-//! Out: `.tools/nvim`, `.tools/editors` (Node, code-server, playwright-core), the modules of
+//! Out: `.tools/nvim`, `.tools/openai`, `.tools/editors` (Node, code-server, playwright-core), the modules of
 //! `editors/vscode`, and Debian's chromium, tmux and a font where they are missing.
 //! Never: a version that no file of this repository pins; the user's own editors or settings.
 //! Thread: any; a file lock makes a second caller wait.
@@ -97,6 +97,7 @@ pub fn install_editors(root: &Path) -> Result<EditorTools, ToolError> {
 
     install_packages()?;
     let nvim = install_neovim(&tools)?;
+    install_openai(root, &tools)?;
     let node = install_code_server(root, &tools)?;
     install_extension_modules(root, &tools, &node)?;
     Ok(EditorTools { nvim, node })
@@ -148,6 +149,20 @@ fn install_neovim(tools: &Path) -> Result<PathBuf, ToolError> {
         run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", NEOVIM]))
     })?;
     Ok(nvim)
+}
+
+/// Installs the `openai` client that `tests/serve` calls our HTTP with, and all it needs, as pinned.
+fn install_openai(root: &Path, tools: &Path) -> Result<(), ToolError> {
+    let requirements = root.join("tests/serve/requirements.txt");
+    let pins = read(&requirements)?;
+    let venv = tools.join("openai");
+    step(tools, "openai", &pins, &venv.join("bin/python"), || {
+        remove_dir(&venv)?;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        run(Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--requirement"])
+            .arg(&requirements))
+    })
 }
 
 /// Installs `tests/editors/package.json` as locked, then VS Code's own modules inside code-server.

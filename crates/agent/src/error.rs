@@ -210,7 +210,7 @@ impl fmt::Display for Conflicts<'_> {
 
 impl Error {
     /// Returns what the user can do about it, if anything.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::NotARepository { .. } => Some(
                 "run it inside a git repository, or make one: `git init && git add -A && git commit -m start`",

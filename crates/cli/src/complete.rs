@@ -23,7 +23,7 @@ pub(crate) struct CompleteArgs {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     #[command(flatten)]
-    model: model::ModelArgs,
+    engine: model::EngineArgs,
 }
 
 pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     let text = place.read()?;
     let document = Document::open(&text, 1).snapshot();
     let offset = place.offset(&text)?;
-    let (engine, installed) = model::load(&args.model)?;
+    let (engine, installed) = model::load(&args.engine)?;
     let mut options = Options::default();
     if let Some(n) = args.max_tokens {
         options.n_max_tokens = n;

@@ -81,8 +81,9 @@ impl From<engine::Error> for Failure {
     fn from(error: engine::Error) -> Self {
         let code = match &error {
             engine::Error::Candle(_) | engine::Error::Gone | engine::Error::KvFull(_) => code::INTERNAL,
+            engine::Error::Busy { .. } | engine::Error::Link { .. } => code::INTERNAL,
             engine::Error::EmptyPrompt | engine::Error::UnknownToken(_) => code::INTERNAL,
-            engine::Error::Step(_) | engine::Error::Busy { .. } => code::INTERNAL,
+            engine::Error::Step(_) => code::INTERNAL,
             engine::Error::PromptTooLong { .. } | engine::Error::Grammar(_) => code::USAGE,
             engine::Error::Io { .. }
             | engine::Error::Gguf { .. }
@@ -118,6 +119,22 @@ impl From<agent::Error> for Failure {
             E::CannotRun { .. } => code::USAGE,
             E::Git { .. } | E::Io { .. } | E::Damaged { .. } | E::RollbackFailed { .. } => code::INTERNAL,
             E::NotProposable { .. } | E::Command { .. } | E::Engine(_) => code::INTERNAL,
+        };
+        let failure = Self::new(code, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<::serve::Error> for Failure {
+    fn from(error: ::serve::Error) -> Self {
+        use ::serve::Error as E;
+        let code = match error {
+            E::Engine(error) => return error.into(),
+            E::NotLoopback(_) | E::NoKey | E::NotServed => code::USAGE,
+            _ => code::INTERNAL,
         };
         let failure = Self::new(code, &error);
         match error.hint() {

@@ -46,7 +46,7 @@ pub(crate) struct FixArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: model::ModelArgs,
+    engine: model::EngineArgs,
 }
 
 /// Suspected functions that a human is told.
@@ -87,7 +87,7 @@ fn work(args: &FixArgs) -> Result<u8, Failure> {
     };
     let repo = Repo::open(&dir).map_err(Failure::from)?;
     agent::accept::recover(&repo).map_err(Failure::from)?;
-    let (engine, installed) = model::load(&args.model)?;
+    let (engine, installed) = model::load(&args.engine)?;
     let options = RunOptions {
         task: Task { words: None, test_command },
         scope,

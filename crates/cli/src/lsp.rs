@@ -2,18 +2,19 @@
 //!
 //! In: an editor's messages. Out: the server's; the exit code LSP asks for.
 //! Never: prints; stdout is the protocol's (I-12), and what a human should know goes to the editor.
-//! Thread: the caller's serves; the model is fetched and loaded on the server's completion thread.
+//! Thread: the caller's serves; the model is fetched, and the engine's process reached, on the server's completion
+//! thread.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ::models::{CancelFlag, Catalogue, Dirs, Fetch, Progress, Store};
 use clap::Args;
-use engine::{Engine, EngineOptions};
+use engine::Engine;
 use lsp::{LoadPhase, LoadStep, ServerOptions};
 
 use crate::failure::{Failure, code};
-use crate::model::ModelArgs;
+use crate::model::{EngineArgs, share_or_load};
 use crate::models::{announcement, chosen};
 
 /// Serve an editor: ghost text over the Language Server Protocol
@@ -23,7 +24,7 @@ pub(crate) struct LspArgs {
     #[arg(long)]
     stdio: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    engine: EngineArgs,
 }
 
 /// How long a fetch that nobody waits for any more may take to stop.
@@ -33,10 +34,10 @@ const STOP_FETCH: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     let cancel = Arc::new(CancelFlag::new());
     let (working, stopped) = mpsc::channel::<()>();
-    let (model, flag) = (args.model.clone(), Arc::clone(&cancel));
+    let (engine_args, flag) = (args.engine.clone(), Arc::clone(&cancel));
     let load_model = Box::new(move |hear: &mut dyn FnMut(LoadStep)| {
         let _working = working;
-        load(&model, hear, &flag).map_err(|failure| for_editor(&failure))
+        load(&engine_args, hear, &flag).map_err(|failure| for_editor(&failure))
     });
     let options = ServerOptions { load_model, complete: complete::Options::default() };
     let end = lsp::serve(options).map_err(|error| Failure::new(code::INTERNAL, &error))?;
@@ -46,11 +47,10 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     Ok(end.exit_code())
 }
 
-fn load(args: &ModelArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Engine, Failure> {
-    let kv = args.kv_type()?;
+fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Engine, Failure> {
     let dirs = Dirs::from_env()?;
-    let entry = chosen(&Catalogue::load(&dirs)?, args.model.as_deref())?;
-    let fetch = if args.offline { Fetch::Offline } else { Fetch::Allowed };
+    let entry = chosen(&Catalogue::load(&dirs)?, args.model.model.as_deref())?;
+    let fetch = if args.model.offline { Fetch::Offline } else { Fetch::Allowed };
     let mut on_event = |event: Progress<'_>| {
         if let Some(step) = step(event) {
             hear(step);
@@ -58,7 +58,12 @@ fn load(args: &ModelArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -
     };
     let installed = ::models::ensure(&Store::new(&dirs), &entry, fetch, &mut on_event, cancel)?;
     let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
-    Ok(Engine::load(&installed.path, EngineOptions { kv, ..EngineOptions::default() }, &mut progress)?)
+    let (engine, unshared) = share_or_load(args, &installed, &mut progress)?;
+    if let Some(why) = unshared {
+        tracing::warn!(why, "no shared engine");
+        hear(LoadStep::Announce(format!("Tandem: {why}")));
+    }
+    Ok(engine)
 }
 
 /// Returns what the editor hears of a pull's event.

@@ -22,6 +22,7 @@ mod lsp;
 mod model;
 mod models;
 mod proposals;
+mod serve;
 mod settings;
 mod template;
 
@@ -45,17 +46,23 @@ enum Command {
     Lsp(lsp::LspArgs),
     Models(models::ModelsArgs),
     Proposals(proposals::ProposalsArgs),
+    Serve(serve::ServeArgs),
 }
 
 fn main() -> ExitCode {
-    start_log();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // The server logs to a file, which it opens when it knows its model.
+    if !matches!(command, Command::Serve(_)) {
+        start_log();
+    }
+    let result = match command {
         Command::Bench(args) => bench::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Fix(args) => fix::run(&args),
         Command::Lsp(args) => lsp::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Proposals(args) => proposals::run(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -65,7 +72,12 @@ fn main() -> ExitCode {
 
 /// Logs to stderr what `TANDEM_LOG` asks for, by default only what is wrong.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(log_filter("warn"));
+    log.with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// Returns what `TANDEM_LOG` asks for.
+fn log_filter(default: &str) -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default))
 }

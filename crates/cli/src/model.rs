@@ -1,12 +1,14 @@
-//! The model a command runs on: chosen, fetched if need be, loaded.
+//! The model a command runs on: chosen, fetched if need be, and run by the server that all share, or in this process.
 //!
-//! In: `--model`, `--kv`, and the variables that stand in for them. Out: the engine.
+//! In: `--model`, `--kv`, `--in-process`, and the variables that stand in for them. Out: the engine.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
 
+use ::models::{Dirs, Origin};
+use ::serve::{Address, ModelFile, Starter};
 use clap::Args;
-use engine::{Engine, EngineOptions, KvType};
+use engine::{Engine, EngineOptions, KvType, LoadProgress};
 use models::Installed;
 
 use crate::failure::Failure;
@@ -42,10 +44,26 @@ fn choose_kv(named: Option<KvType>, variable: Option<&OsStr>) -> Result<KvType, 
     }
 }
 
+/// Which model, and where it runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Load the model in this process and share it with no other; TANDEM_IN_PROCESS=1 does the same
+    #[arg(long)]
+    in_process: bool,
+}
+
+impl EngineArgs {
+    fn is_in_process(&self) -> bool {
+        let variable = std::env::var_os("TANDEM_IN_PROCESS").unwrap_or_default();
+        self.in_process || !["", "0"].map(OsStr::new).contains(&variable.as_os_str())
+    }
+}
+
 /// Returns the engine with the chosen model, fetching the file first if it is missing and that is allowed.
-pub(crate) fn load(args: &ModelArgs) -> Result<(Engine, Installed), Failure> {
-    let kv = args.kv_type()?;
-    let installed = ensure_with_progress(args.model.as_deref(), args.offline)?;
+pub(crate) fn load(args: &EngineArgs) -> Result<(Engine, Installed), Failure> {
+    let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     let mut stderr = std::io::stderr();
     // Loading takes a moment only for large models: say something where somebody looks.
     let is_seen = stderr.is_terminal() && installed.path.metadata().is_ok_and(|file| file.len() > 1 << 30);
@@ -54,12 +72,60 @@ pub(crate) fn load(args: &ModelArgs) -> Result<(Engine, Installed), Failure> {
             let _ = write!(stderr, "\rloading {} {:3.0} %", installed.entry.name, share * 100.0);
         }
     };
-    let options = EngineOptions { kv, ..EngineOptions::default() };
-    let engine = Engine::load(&installed.path, options, &mut progress)?;
+    let (engine, unshared) = share_or_load(args, &installed, &mut progress)?;
     if is_seen {
         say!();
     }
+    if let Some(why) = unshared {
+        say!("{why}");
+    }
     Ok((engine, installed))
+}
+
+/// Returns the engine of the model's server, or else one in this process and, unless that was asked for, why.
+pub(crate) fn share_or_load(
+    args: &EngineArgs,
+    installed: &Installed,
+    progress: LoadProgress<'_>,
+) -> Result<(Engine, Option<String>), Failure> {
+    let kv = args.model.kv_type()?;
+    let unshared = if args.is_in_process() {
+        None
+    } else {
+        match share(installed, kv) {
+            Ok(engine) => return Ok((engine, None)),
+            Err(failure) => Some(failure),
+        }
+    };
+    let engine = Engine::load(&installed.path, EngineOptions { kv, ..EngineOptions::default() }, progress)?;
+    let why = unshared.map(|failure| {
+        let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("the model is loaded in this process and not shared: {}{hint}", failure.message)
+    });
+    Ok((engine, why))
+}
+
+/// Returns the engine of the model's server, which is started if there is none.
+pub(crate) fn share(installed: &Installed, kv: KvType) -> Result<Engine, Failure> {
+    let (model, address) = find(installed, kv)?;
+    // By the name where it has one: its file has been checked under it.
+    let name = match installed.entry.origin {
+        Origin::CommandLine => std::path::absolute(&installed.path)?.into(),
+        Origin::BuiltIn | Origin::User => installed.entry.name.clone().into(),
+    };
+    let mut args = ["serve", "--detached", "--offline", "--model"].map(Into::into).to_vec();
+    args.push(name);
+    args.extend(["--kv".into(), kv.name().into()]);
+    let program = ::serve::program_of_this_process()?;
+    Ok(::serve::connect_or_start(Starter { model, address, program, args })?)
+}
+
+/// Returns the installed file and where its server listens.
+pub(crate) fn find(installed: &Installed, kv: KvType) -> Result<(ModelFile, Address), Failure> {
+    let model = ModelFile::at(&installed.path, &installed.entry.name)?.with_kv(kv);
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    let address = Address::of(&model, runtime_dir.as_deref(), Dirs::from_env()?.data())?;
+    Ok((model, address))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The handle to a loaded model.
 //!
 //! In: requests from any thread. Out: their answers, one each.
-//! Thread: any; the work happens on the engine thread, which ends with the last handle.
+//! Thread: any; the work happens on the engine thread, which ends with the last handle, or in another process,
+//! behind a [`Link`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,8 +50,34 @@ struct Shared {
     tokenizer: Arc<Tokenizer>,
     grammars: GrammarVocabulary,
     n_ctx: usize,
-    load: Arc<Load>,
-    inbox: Sender<Box<dyn Job>>,
+    way: Way,
+}
+
+/// How a request gets to the model.
+enum Way {
+    Thread { load: Arc<Load>, inbox: Sender<Box<dyn Job>> },
+    Link(Arc<dyn Link>),
+}
+
+/// The way to a model that another process runs. What it is given has been checked as [`Engine`] checks it.
+pub trait Link: Send + Sync {
+    /// Does what [`Engine::generate_many`] does.
+    ///
+    /// # Errors
+    /// Those of [`Engine::generate`], [`Error::Busy`], and [`Error::Link`] for what the way there adds.
+    fn generate(
+        &self,
+        request: GenerateRequest,
+        n_answers: usize,
+        on_text: &mut dyn FnMut(usize, &str) -> bool,
+        cancel: &CancelToken,
+    ) -> Result<Vec<Generation>, Error>;
+
+    /// Does what [`Engine::score`] does.
+    ///
+    /// # Errors
+    /// As [`Link::generate`].
+    fn score(&self, request: ScoreRequest, cancel: &CancelToken) -> Result<Option<Vec<Score>>, Error>;
 }
 
 impl Engine {
@@ -96,7 +123,21 @@ impl Engine {
             "model loaded"
         );
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, load, inbox }) })
+        Ok(Self {
+            shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way: Way::Thread { load, inbox } }),
+        })
+    }
+
+    /// Returns an engine whose model another process runs, from the same file: only its metadata are read here.
+    ///
+    /// # Errors
+    /// Those of [`Engine::load`] about the file's metadata.
+    pub fn linked(path: &Path, n_ctx: usize, link: Arc<dyn Link>) -> Result<Self, Error> {
+        let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
+        let spec = ModelSpec::from_gguf(&gguf)?;
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
+        let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way: Way::Link(link) }) })
     }
 
     /// Returns the model's shape.
@@ -122,7 +163,7 @@ impl Engine {
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::UnknownToken`], [`Error::PromptTooLong`] and [`Error::Grammar`] are the
     /// caller's to fix; [`Error::Busy`] passes;
-    /// [`Error::KvFull`], [`Error::Candle`] and [`Error::Gone`] are ours.
+    /// [`Error::KvFull`], [`Error::Candle`], [`Error::Gone`] and [`Error::Link`] are ours.
     pub fn generate(
         &self,
         request: GenerateRequest,
@@ -151,12 +192,15 @@ impl Engine {
             return Ok(Vec::new());
         }
         self.check(&request.prompt, 1)?;
+        let (load, inbox) = match &self.shared.way {
+            Way::Thread { load, inbox } => (load, inbox),
+            Way::Link(link) => return link.generate(request, n_answers, on_text, cancel),
+        };
         let constraints: Result<Vec<_>, Error> = (0..n_answers).map(|_| self.constraint(&request)).collect();
         let (reply, events) = crossbeam_channel::unbounded();
-        let caller = self.caller(reply, n_answers, cancel);
+        let caller = caller(reply, n_answers, cancel);
         let enough = Arc::clone(&caller.enough);
-        let job = GenerateJob::new(request, constraints?, caller, self.shared.n_ctx);
-        self.submit(Box::new(job))?;
+        submit(load, inbox, Box::new(GenerateJob::new(request, constraints?, caller, self.shared.n_ctx)))?;
         loop {
             match events.recv() {
                 Ok(Event::Text { answer_idx, text }) => {
@@ -170,11 +214,6 @@ impl Engine {
         }
     }
 
-    fn caller<T>(&self, reply: Sender<T>, n_answers: usize, cancel: &CancelToken) -> Caller<T> {
-        let enough = (0..n_answers).map(|_| AtomicBool::new(false)).collect();
-        Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() }
-    }
-
     /// Returns how likely the model finds each token from `request.from` on, or `None` when cancelled.
     ///
     /// # Errors
@@ -182,8 +221,12 @@ impl Engine {
     pub fn score(&self, request: ScoreRequest, cancel: &CancelToken) -> Result<Option<Vec<Score>>, Error> {
         self.check(&request.tokens, 0)?;
         self.check_known(request.asked.values().flatten())?;
+        let (load, inbox) = match &self.shared.way {
+            Way::Thread { load, inbox } => (load, inbox),
+            Way::Link(link) => return link.score(request, cancel),
+        };
         let (reply, replies) = crossbeam_channel::bounded::<ScoreReply>(1);
-        self.submit(Box::new(ScoreJob::new(request, self.caller(reply, 0, cancel))))?;
+        submit(load, inbox, Box::new(ScoreJob::new(request, caller(reply, 0, cancel))))?;
         replies.recv().unwrap_or(Err(Error::Gone))
     }
 
@@ -214,17 +257,21 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
 
-    fn submit(&self, job: Box<dyn Job>) -> Result<(), Error> {
-        let load = &self.shared.load;
-        let n_jobs = load.n_jobs.fetch_add(1, Ordering::AcqRel);
-        if n_jobs >= N_MAX_JOBS {
-            load.n_jobs.fetch_sub(1, Ordering::AcqRel);
-            return Err(Error::Busy { n_jobs });
-        }
-        if job.priority() == Priority::Interactive {
-            load.n_arriving.fetch_add(1, Ordering::AcqRel);
-        }
-        self.shared.inbox.send(job).map_err(|_| Error::Gone)
+fn caller<T>(reply: Sender<T>, n_answers: usize, cancel: &CancelToken) -> Caller<T> {
+    let enough = (0..n_answers).map(|_| AtomicBool::new(false)).collect();
+    Caller { reply, cancel: cancel.clone(), enough, since: Instant::now() }
+}
+
+fn submit(load: &Load, inbox: &Sender<Box<dyn Job>>, job: Box<dyn Job>) -> Result<(), Error> {
+    let n_jobs = load.n_jobs.fetch_add(1, Ordering::AcqRel);
+    if n_jobs >= N_MAX_JOBS {
+        load.n_jobs.fetch_sub(1, Ordering::AcqRel);
+        return Err(Error::Busy { n_waiting: n_jobs });
     }
+    if job.priority() == Priority::Interactive {
+        load.n_arriving.fetch_add(1, Ordering::AcqRel);
+    }
+    inbox.send(job).map_err(|_| Error::Gone)
 }

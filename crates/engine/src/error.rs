@@ -63,15 +63,23 @@ pub enum Error {
     /// A step of the model failed, for the reason given; a bug of ours.
     #[error("a step of the model failed: {0}")]
     Step(String),
-    /// More requests wait than the engine takes; the caller can try again.
-    #[error("the engine is busy: {n_jobs} requests wait")]
-    Busy {
-        /// Requests without an answer.
-        n_jobs: usize,
-    },
     /// The engine thread died while working on this request; others go on after a restart.
     #[error("the engine stopped while working on this request")]
     Gone,
+    /// Too many requests wait already; the caller may try again later.
+    #[error("the engine is busy: {n_waiting} requests are waiting")]
+    Busy {
+        /// Requests that were there first.
+        n_waiting: usize,
+    },
+    /// The model runs in another process, and something failed there or on the way.
+    #[error("{message}")]
+    Link {
+        /// What failed.
+        message: String,
+        /// What the user can do about it, if anything.
+        hint: Option<String>,
+    },
 }
 
 impl Error {
@@ -85,7 +93,7 @@ impl Error {
     }
 
     /// Returns what the user can do about it, if anything.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Io { .. } => Some("check the path, or run `agent models list` to see what is installed"),
             Self::Gguf { .. } | Self::Inconsistent(_) => {
@@ -99,6 +107,7 @@ impl Error {
             }
             Self::Grammar(error) => error.hint(),
             Self::Busy { .. } => Some("try again when some of them are answered"),
+            Self::Link { hint, .. } => hint.as_deref(),
             Self::EmptyPrompt | Self::UnknownToken(_) | Self::Candle(_) | Self::Step(_) | Self::Gone => None,
         }
     }

@@ -42,7 +42,7 @@ pub use drafter::{
     Combined, Corpus, Draft, DraftCounts, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer,
     StepCosts, SuffixAutomaton,
 };
-pub use engine::{Engine, EngineOptions, LoadProgress};
+pub use engine::{Engine, EngineOptions, Link, LoadProgress};
 pub use error::Error;
 pub use gguf::{GgmlType, Gguf, TensorView, Value};
 pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, KvType, Sequence, UnknownKvType};

@@ -11,6 +11,8 @@ fn script(program: impl AsRef<OsStr>, script: &str) -> Command {
         .arg(script)
         .current_dir(root())
         .env("TANDEM_AGENT", agent_path())
+        // What they are about is the editor's side.
+        .env("TANDEM_IN_PROCESS", "1")
         .env("TANDEM_MODEL", model_path())
         .env("TANDEM_TEST_MODEL", model_path());
     command

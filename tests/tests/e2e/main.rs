@@ -6,3 +6,4 @@ mod complete;
 mod editors;
 mod fix;
 mod killed;
+mod serve;

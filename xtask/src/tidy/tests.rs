@@ -35,6 +35,9 @@ fn workspace(files: &[(&str, &str)]) -> TempDir {
     );
     write("crates/lsp/Cargo.toml", &manifest("lsp", "text = { path = \"../text\" }\n"));
     write("crates/lsp/src/lib.rs", LSP);
+    write("crates/serve/Cargo.toml", &manifest("serve", "hyper = \"1\"\n"));
+    write("crates/serve/src/lib.rs", "//! One engine for all.\n#![forbid(unsafe_code)]\n");
+    write("crates/serve/src/http/listener.rs", "//! The one that listens.\nuse std::net::TcpListener;\n");
     for (path, text) in files {
         write(path, text);
     }
@@ -188,7 +191,17 @@ fn a_socket_a_print_a_nameless_thread_and_unsafe_code_are_found() {
     expect_in(
         "crates/agent/src/net.rs",
         "use std::net::TcpStream;\n",
-        "2: `TcpStream` opens a network socket outside models (I-13)",
+        "2: `TcpStream` opens a network socket outside models and serve's listener (I-13)",
+    );
+    expect_in(
+        "crates/serve/src/http/guard.rs",
+        "use tokio::net::TcpListener;\n",
+        "2: `TcpListener` opens a network socket outside models and serve's listener (I-13)",
+    );
+    expect_in(
+        "crates/lsp/src/server.rs",
+        "use std::os::unix::net::UnixStream;\n",
+        "2: `UnixStream` opens a socket outside serve",
     );
     expect_in(
         "crates/lsp/src/say.rs",
@@ -288,6 +301,7 @@ fn the_module_table_is_checked_and_written() {
             "crates/agent/src/lib.rs:1: module without a row in ARCHITECTURE.md",
             "crates/engine/src/mmap.rs:1: module without a row in ARCHITECTURE.md",
             "crates/lsp/src/lib.rs:1: module without a row in ARCHITECTURE.md",
+            "crates/serve/src/lib.rs:1: module without a row in ARCHITECTURE.md",
         ]
     );
     assert!(check(dir.path(), Mode::Write).expect("tidy can run").is_empty());
@@ -303,6 +317,7 @@ fn the_module_table_is_checked_and_written() {
             "crates/text/src/lib.rs",
             "crates/engine/src/lib.rs",
             "crates/engine/src/mmap.rs",
+            "crates/serve/src/lib.rs",
             "crates/agent/src/lib.rs",
             "crates/agent/src/accept.rs",
             "crates/lsp/src/lib.rs",

@@ -1,0 +1,66 @@
+//! One engine for the whole machine: a process of its own, a Unix socket to it, and HTTP by option.
+//!
+//! In: a loaded [`engine::Engine`] to serve, or the file of a model that a server may run already.
+//! Out: a server that leaves when nobody needs it; an `Engine` whose model the server runs.
+//! Never: opens a network socket unless asked for HTTP, and then only on loopback (I-13); logs source text (I-9).
+//! Thread: `accept` takes connections, `client` reads one's frames, `request` works on one request, `http` is the
+//! HTTP face's runtime; at a client's end `link` reads the server's frames.
+//!
+//! ```no_run
+//! use serve::{Address, ModelFile, Starter, connect_or_start};
+//!
+//! let model = ModelFile::at("model.gguf".as_ref(), "a model")?;
+//! let address = Address::of(&model, std::env::var_os("XDG_RUNTIME_DIR").as_deref(), "data".as_ref())?;
+//! let args = ["serve", "--detached", "--model", "model.gguf"].map(Into::into).to_vec();
+//! let engine = connect_or_start(Starter { model, address, program: "agent".into(), args })?;
+//! println!("{} tokens fit", engine.n_ctx());
+//! # Ok::<(), serve::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod error;
+mod log;
+mod metrics;
+mod model;
+mod wire;
+
+mod http;
+
+#[cfg(not(unix))]
+mod absent;
+#[cfg(unix)]
+mod address;
+#[cfg(unix)]
+mod claim;
+#[cfg(unix)]
+mod client;
+#[cfg(unix)]
+mod connection;
+#[cfg(unix)]
+mod frame;
+#[cfg(unix)]
+mod server;
+#[cfg(unix)]
+mod start;
+
+#[cfg(not(unix))]
+pub use absent::{
+    Address, Claim, ServeOptions, Starter, StopFlag, ask_status, ask_to_stop, become_detached,
+    connect_or_start, program_of_this_process, serve,
+};
+#[cfg(unix)]
+pub use address::Address;
+#[cfg(unix)]
+pub use claim::Claim;
+pub use error::Error;
+pub use http::HttpOptions;
+pub use log::BoundedLog;
+pub use model::ModelFile;
+#[cfg(unix)]
+pub use server::{ServeOptions, StopFlag, serve};
+#[cfg(unix)]
+pub use start::{
+    Starter, ask_status, ask_to_stop, become_detached, connect_or_start, program_of_this_process,
+};

@@ -1,0 +1,120 @@
+//! The engine's requests, answers and errors as they stand in frames.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use engine::{DraftExtent, GenerateRequest, Generation, GrammarSpec, ScoreRequest, StopReason, TokenId};
+
+use crate::wire;
+
+use super::{Failed, Generate, Generated, Priority, Reason, Score, Scored};
+
+pub(crate) fn generate(request: GenerateRequest, n_answers: usize) -> Generate {
+    Generate {
+        n_answers,
+        prompt: ids(&request.prompt),
+        healed: request.healed,
+        grammar: request.grammar.map(|spec| match spec {
+            GrammarSpec::JsonSchema(schema) => wire::Grammar::JsonSchema(schema),
+            GrammarSpec::JsonObject => wire::Grammar::JsonObject,
+            GrammarSpec::Regex(regex) => wire::Grammar::Regex(regex),
+            GrammarSpec::Lark(lark) => wire::Grammar::Lark(lark),
+        }),
+        draft_extent: match request.drafting.extent {
+            DraftExtent::Off => wire::DraftExtent::Off,
+            DraftExtent::WhatPays => wire::DraftExtent::WhatPays,
+            DraftExtent::All => wire::DraftExtent::All,
+        },
+        original: ids(&request.drafting.original),
+        previous: ids(&request.drafting.previous),
+        temperature_bits: request.sampling.temperature.to_bits(),
+        top_k: request.sampling.top_k,
+        top_p_bits: request.sampling.top_p.to_bits(),
+        seed: request.sampling.seed,
+        n_max_tokens: request.stop.n_max_tokens,
+        stop_texts: request.stop.texts,
+        decode_time_us: request.stop.decode_time.map(micros),
+        priority: priority(request.priority),
+    }
+}
+
+pub(crate) fn score(request: ScoreRequest) -> Score {
+    Score {
+        tokens: ids(&request.tokens),
+        from: request.from,
+        n_top: request.n_top,
+        asked: request.asked.into_iter().map(|(at, tokens)| (at, ids(&tokens))).collect(),
+        priority: priority(request.priority),
+    }
+}
+
+pub(crate) fn generated(generation: Generation) -> Generated {
+    Generated {
+        tokens: ids(&generation.tokens),
+        logprob_bits: bits(&generation.logprobs),
+        text: generation.text,
+        stop: match generation.stop {
+            StopReason::EndOfGeneration => Reason::EndOfGeneration,
+            StopReason::StopText => Reason::StopText,
+            StopReason::MaxTokens => Reason::MaxTokens,
+            StopReason::Time => Reason::Time,
+            StopReason::Enough => Reason::Enough,
+            StopReason::Cancelled => Reason::Cancelled,
+        },
+        n_prompt: generation.n_prompt,
+        n_reused: generation.n_reused,
+        n_drafted: generation.n_drafted,
+        n_kept: generation.n_kept,
+        queue_us: micros(generation.timings.queue),
+        prefill_us: micros(generation.timings.prefill),
+        decode_us: micros(generation.timings.decode),
+        ttft_us: micros(generation.timings.ttft),
+    }
+}
+
+pub(crate) fn scored(score: engine::Score) -> Scored {
+    Scored {
+        token: score.token.0,
+        logprob_bits: score.logprob.to_bits(),
+        top: score.top.into_iter().map(|(token, logprob)| (token.0, logprob.to_bits())).collect(),
+        asked_bits: bits(&score.asked),
+    }
+}
+
+pub(crate) fn failed(error: &engine::Error) -> Failed {
+    match error {
+        engine::Error::PromptTooLong { n_tokens, n_ctx } => {
+            Failed::PromptTooLong { n_tokens: *n_tokens, n_ctx: *n_ctx }
+        }
+        engine::Error::EmptyPrompt => Failed::EmptyPrompt,
+        engine::Error::UnknownToken(token) => Failed::UnknownToken { token: *token },
+        engine::Error::KvFull(full) => Failed::KvFull { n_blocks: full.n_blocks },
+        engine::Error::Busy { n_waiting } => Failed::Busy { n_waiting: *n_waiting },
+        error => {
+            let mut message = error.to_string();
+            if let Some(source) = error.source() {
+                message = format!("{message}: {source}");
+            }
+            Failed::Other { message, hint: error.hint().map(str::to_owned) }
+        }
+    }
+}
+
+fn priority(priority: engine::Priority) -> Priority {
+    match priority {
+        engine::Priority::Interactive => Priority::Interactive,
+        engine::Priority::Background => Priority::Background,
+    }
+}
+
+fn ids(tokens: &[TokenId]) -> Vec<u32> {
+    tokens.iter().map(|token| token.0).collect()
+}
+
+fn bits(logprobs: &[f32]) -> Vec<u32> {
+    logprobs.iter().map(|logprob| logprob.to_bits()).collect()
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
