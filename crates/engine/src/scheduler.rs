@@ -49,8 +49,15 @@ struct Scheduler<'a> {
     n_kv_tokens: usize,
     load: &'a Load,
     /// Interactive ones in the order of their arrival, then the others, the next in turn first.
-    jobs: Vec<Box<dyn Job>>,
+    jobs: Vec<Entry>,
+    n_arrived: u64,
     last_interactive: Option<Instant>,
+}
+
+/// A job, and how many came before it.
+struct Entry {
+    job: Box<dyn Job>,
+    arrived: u64,
 }
 
 /// Steps jobs until every [`Engine`](crate::Engine) handle is gone.
@@ -62,7 +69,7 @@ pub(crate) fn run(
     inbox: &Receiver<Box<dyn Job>>,
 ) {
     let mut scheduler =
-        Scheduler { parts, spec, n_kv_tokens, load, jobs: Vec::new(), last_interactive: None };
+        Scheduler { parts, spec, n_kv_tokens, load, jobs: Vec::new(), n_arrived: 0, last_interactive: None };
     loop {
         if scheduler.jobs.is_empty() {
             match inbox.recv() {
@@ -79,13 +86,15 @@ pub(crate) fn run(
 
 impl Scheduler<'_> {
     fn take(&mut self, job: Box<dyn Job>) {
+        self.n_arrived += 1;
+        let arrived = self.n_arrived;
         if job.priority() == Priority::Interactive {
             self.load.n_arriving.fetch_sub(1, Ordering::AcqRel);
             self.last_interactive = Some(Instant::now());
-            let at = self.jobs.iter().position(|other| other.priority() != Priority::Interactive);
-            self.jobs.insert(at.unwrap_or(self.jobs.len()), job);
+            let at = self.jobs.iter().position(|other| other.job.priority() != Priority::Interactive);
+            self.jobs.insert(at.unwrap_or(self.jobs.len()), Entry { job, arrived });
         } else {
-            self.jobs.push(job);
+            self.jobs.push(Entry { job, arrived });
         }
     }
 
@@ -106,11 +115,11 @@ impl Scheduler<'_> {
                 self.parts.pace.observe(plan.n_rows(), elapsed);
                 self.parts.costs.observe(plan.n_rows(), elapsed);
                 for &idx in &taking_part {
-                    match self.jobs[idx].absorb(&mut self.parts, elapsed) {
+                    match self.jobs[idx].job.absorb(&mut self.parts, elapsed) {
                         Ok(Progress::More) => {}
                         Ok(Progress::Done) => done.push(idx),
                         Err(error) => {
-                            self.jobs[idx].fail(Some(&mut self.parts), error);
+                            self.jobs[idx].job.fail(Some(&mut self.parts), error);
                             done.push(idx);
                         }
                     }
@@ -119,7 +128,7 @@ impl Scheduler<'_> {
             Err(error) => {
                 let text = error.to_string();
                 for &idx in &taking_part {
-                    self.jobs[idx].fail(Some(&mut self.parts), Error::Step(text.clone()));
+                    self.jobs[idx].job.fail(Some(&mut self.parts), Error::Step(text.clone()));
                     done.push(idx);
                 }
             }
@@ -139,8 +148,8 @@ impl Scheduler<'_> {
                 continue;
             };
             let n_before = plan.n_rows();
-            let is_prompt = self.jobs[idx].phase() != Phase::Decode;
-            match self.jobs[idx].plan(&mut self.parts, n_max_rows, plan) {
+            let is_prompt = self.jobs[idx].job.phase() != Phase::Decode;
+            match self.jobs[idx].job.plan(&mut self.parts, n_max_rows, plan) {
                 Ok(Progress::Done) => done.push(idx),
                 Ok(Progress::More) if plan.n_rows() > n_before => {
                     taking_part.push(idx);
@@ -148,18 +157,19 @@ impl Scheduler<'_> {
                 }
                 Ok(Progress::More) => {}
                 Err(Error::KvFull(full)) => {
-                    // Room is made at the cost of the last in turn, never of an earlier one or of this step's.
-                    if let Some(victim) = self.victim(idx, &done) {
-                        self.jobs[victim].suspend(&mut self.parts);
+                    if let Some(victim) = self.victim(idx, &taking_part) {
+                        self.jobs[victim].job.suspend(&mut self.parts);
                         continue;
                     }
-                    if taking_part.is_empty() {
-                        self.jobs[idx].fail(Some(&mut self.parts), full.into());
+                    // Those that hold places go on, and give them back when they have answered.
+                    let is_alone = !self.others(idx).any(|(_, other)| other.job.holds_kv());
+                    if is_alone {
+                        self.jobs[idx].job.fail(Some(&mut self.parts), full.into());
                         done.push(idx);
                     }
                 }
                 Err(error) => {
-                    self.jobs[idx].fail(Some(&mut self.parts), error);
+                    self.jobs[idx].job.fail(Some(&mut self.parts), error);
                     done.push(idx);
                 }
             }
@@ -180,7 +190,7 @@ impl Scheduler<'_> {
         taking_part: &[usize],
         n_prompt_rows: usize,
     ) -> Option<usize> {
-        let job = &self.jobs[idx];
+        let job = &self.jobs[idx].job;
         if job.is_unwanted() {
             return Some(1);
         }
@@ -205,12 +215,12 @@ impl Scheduler<'_> {
 
     /// Returns how many rows of a background job may be in a step with interactive ones.
     fn n_riding(&self, idx: usize, plan: &StepPlan, taking_part: &[usize]) -> Option<usize> {
-        let is_answering = |idx: usize| self.jobs[idx].phase() == Phase::Decode;
+        let is_answering = |idx: usize| self.jobs[idx].job.phase() == Phase::Decode;
         let of_interactive = || taking_part.iter().take_while(|idx| self.is_interactive(**idx));
         if !is_answering(idx) || !of_interactive().all(|&idx| is_answering(idx)) {
             return None;
         }
-        let n_interactive: usize = of_interactive().map(|&idx| self.jobs[idx].n_planned_rows()).sum();
+        let n_interactive: usize = of_interactive().map(|&idx| self.jobs[idx].job.n_planned_rows()).sum();
         let costs = &self.parts.costs;
         let limit = costs.expected(n_interactive)?.mul_f64(RIDE_COST);
         (1..N_MAX_DECODE_ROWS)
@@ -218,26 +228,37 @@ impl Scheduler<'_> {
             .last()
     }
 
-    /// Returns whether another job is about to compute what this one would begin with.
+    /// Returns whether another job is about to compute most of what this one would begin with. A keystroke waits for
+    /// nobody.
     fn should_wait(&self, idx: usize) -> bool {
-        let job = &self.jobs[idx];
+        let job = &self.jobs[idx].job;
         job.phase() == Phase::Waiting
-            && self.jobs.iter().enumerate().any(|(other_idx, other)| {
-                let is_before = other.phase() == Phase::Prefill || other_idx < idx;
-                let is_first = other_idx != idx && is_before && other.phase() != Phase::Decode;
-                let n_shared = if is_first { n_common(job.prompt(), other.prompt()) } else { 0 };
-                n_shared >= self.parts.retained.n_known(job.prompt()) + N_WORTH_WAITING
+            && job.priority() != Priority::Interactive
+            && self.others(idx).any(|(other_idx, other)| {
+                let is_before = other.job.phase() == Phase::Prefill || other_idx < idx;
+                let is_first = is_before && other.job.phase() != Phase::Decode;
+                let n_shared = if is_first { n_common(job.prompt(), other.job.prompt()) } else { 0 };
+                2 * n_shared >= job.prompt().len()
+                    && n_shared >= self.parts.retained.n_known(job.prompt()) + N_WORTH_WAITING
             })
     }
 
-    /// Returns the job that gives its places in the KV cache up for job `idx`.
-    fn victim(&self, idx: usize, done: &[usize]) -> Option<usize> {
-        let last = (idx + 1..self.jobs.len()).rev().find(|other| {
-            self.jobs[*other].phase() != Phase::Waiting
-                && !done.contains(other)
-                && self.jobs[*other].holds_kv()
-        });
-        last.filter(|&last| !self.is_interactive(last))
+    /// Returns the job that gives its places in the KV cache up for job `idx`: the least urgent of those less urgent, and
+    /// of equals the one that came last. So the first always gets on, and two that do not fit beside each other never
+    /// take places from each other by turns.
+    fn victim(&self, idx: usize, taking_part: &[usize]) -> Option<usize> {
+        let rank = |entry: &Entry| (entry.job.priority(), entry.arrived);
+        let own = rank(&self.jobs[idx]);
+        self.others(idx)
+            .filter(|(other_idx, other)| {
+                rank(other) > own && other.job.holds_kv() && !taking_part.contains(other_idx)
+            })
+            .max_by_key(|(_, other)| rank(other))
+            .map(|(other_idx, _)| other_idx)
+    }
+
+    fn others(&self, idx: usize) -> impl Iterator<Item = (usize, &Entry)> {
+        self.jobs.iter().enumerate().filter(move |(other_idx, _)| *other_idx != idx)
     }
 
     fn compute(&mut self, plan: &StepPlan, taking_part: &[usize]) -> Result<StepEnd, Error> {
@@ -251,7 +272,7 @@ impl Scheduler<'_> {
         let (jobs, load) = (&self.jobs, self.load);
         let should_stop = || {
             let is_overtaken = is_background && load.n_arriving.load(Ordering::Acquire) > 0;
-            is_overtaken || taking_part.iter().all(|&idx| jobs[idx].is_unwanted())
+            is_overtaken || taking_part.iter().all(|&idx| jobs[idx].job.is_unwanted())
         };
         let control = StepControl { should_stop: &should_stop };
         let parts = &mut self.parts;
@@ -262,13 +283,13 @@ impl Scheduler<'_> {
     fn take_turns(&mut self, taking_part: &[usize], done: &[usize]) {
         let mut kept = Vec::with_capacity(self.jobs.len());
         let mut served = Vec::new();
-        for (idx, job) in std::mem::take(&mut self.jobs).into_iter().enumerate() {
+        for (idx, entry) in std::mem::take(&mut self.jobs).into_iter().enumerate() {
             if done.contains(&idx) {
                 self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
-            } else if taking_part.contains(&idx) && job.priority() != Priority::Interactive {
-                served.push(job);
+            } else if taking_part.contains(&idx) && entry.job.priority() != Priority::Interactive {
+                served.push(entry);
             } else {
-                kept.push(job);
+                kept.push(entry);
             }
         }
         kept.append(&mut served);
@@ -281,7 +302,7 @@ impl Scheduler<'_> {
     }
 
     fn is_interactive(&self, idx: usize) -> bool {
-        self.jobs[idx].priority() == Priority::Interactive
+        self.jobs[idx].job.priority() == Priority::Interactive
     }
 
     /// Fails every job after a panic, and begins with an empty cache: its counts may be wrong.
@@ -290,8 +311,8 @@ impl Scheduler<'_> {
             n_jobs = self.jobs.len(),
             "a step panicked; its requests failed and the KV cache was emptied"
         );
-        for mut job in self.jobs.drain(..) {
-            job.fail(None, Error::Gone);
+        for mut entry in self.jobs.drain(..) {
+            entry.job.fail(None, Error::Gone);
             self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
         }
         self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());

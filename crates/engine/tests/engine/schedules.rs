@@ -131,6 +131,39 @@ fn i_7_whatever_else_runs_an_answer_is_the_same() {
 }
 
 #[test]
+fn requests_that_do_not_fit_beside_each_other_are_answered_one_after_the_other() {
+    let small = Engine::load(
+        &model_path(),
+        EngineOptions { n_ctx: Some(640), ..EngineOptions::default() },
+        &mut |_| {},
+    )
+    .unwrap();
+    // Room for twice 640 tokens, and five times 600 are wanted.
+    let requests: Vec<GenerateRequest> = (0..5)
+        .map(|idx| {
+            let mut tokens = small.tokenizer().encode(&format!("x{idx} = {idx} + {idx}\n").repeat(80));
+            tokens.truncate(600);
+            greedy(tokens, 12)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                let small = &small;
+                scope.spawn(move || {
+                    small.generate(request.clone(), &mut |_| true, &CancelToken::new()).unwrap()
+                })
+            })
+            .collect();
+        for (request, run) in requests.iter().zip(running) {
+            let (beside, alone) = (run.join().unwrap(), alone(engine(), request.clone()));
+            assert_eq!((beside.tokens, bits(&beside.logprobs)), (alone.tokens, bits(&alone.logprobs)));
+        }
+    });
+}
+
+#[test]
 fn answers_to_one_prompt_share_its_prefill() {
     let engine = engine();
     let mut request = greedy(engine.tokenizer().encode(&"# a line of no interest\n".repeat(20)), 6);
