@@ -16,9 +16,6 @@ use crate::{
 /// Most rows of a prefill step, llama.cpp's default `n_ubatch`.
 const N_MAX_ROWS: usize = 512;
 
-/// Most tokens drafted for one step.
-const N_MAX_DRAFT: usize = 15;
-
 /// A model loaded to be measured.
 pub struct Bench {
     backend: CpuBackend,
@@ -128,7 +125,7 @@ impl Bench {
             let mut rows = vec![target[n_done - 1]];
             if extent != DraftExtent::Off {
                 drafter.sync(&tokens);
-                let mut draft = drafter.propose(N_MAX_DRAFT.min(target.len() - n_done));
+                let mut draft = drafter.propose(StepCosts::N_MAX_DRAFT.min(target.len() - n_done));
                 if extent == DraftExtent::WhatPays {
                     draft.truncate(self.costs.n_to_draft(&draft.odds));
                 }

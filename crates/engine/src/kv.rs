@@ -212,6 +212,11 @@ impl KvPool {
     }
 }
 
+/// Returns how many tokens two sequences begin with alike.
+pub(crate) fn n_common(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 #[cfg(test)]
 impl KvPool {
     /// Returns one head's key and value at one position of a layer: `[head_dim] f32` each.

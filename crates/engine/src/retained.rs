@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::kv::n_common;
 use crate::{KvFull, KvPool, Sequence, TokenId};
 
 /// Most sequences kept. One per open document and agent place is plenty; blocks they share cost nothing.
@@ -17,12 +18,12 @@ pub(crate) struct Retained(VecDeque<Sequence>);
 impl Retained {
     /// Returns how many tokens of `prompt` are kept.
     pub(crate) fn n_known(&self, prompt: &[TokenId]) -> usize {
-        self.0.iter().map(|sequence| common_prefix(sequence.tokens(), prompt)).max().unwrap_or(0)
+        self.0.iter().map(|sequence| n_common(sequence.tokens(), prompt)).max().unwrap_or(0)
     }
 
     /// Returns a sequence with the longest kept beginning of `prompt`, at most `n_max` tokens of it.
     pub(crate) fn begin(&mut self, kv: &mut KvPool, prompt: &[TokenId], n_max: usize) -> Sequence {
-        let shared = |sequence: &Sequence| common_prefix(sequence.tokens(), prompt).min(n_max);
+        let shared = |sequence: &Sequence| n_common(sequence.tokens(), prompt).min(n_max);
         let Some(best_idx) = (0..self.0.len()).max_by_key(|&idx| (shared(&self.0[idx]), idx)) else {
             return Sequence::default();
         };
@@ -72,8 +73,4 @@ impl Retained {
             kv.release(sequence);
         }
     }
-}
-
-fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

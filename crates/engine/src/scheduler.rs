@@ -8,15 +8,15 @@
 //! little, and never before the first token; when nobody types they have the steps to themselves, taking turns.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use crate::job::{Job, Parts, Phase, Progress, StepPlan};
+use crate::kv::n_common;
 use crate::retained::Retained;
-use crate::{Error, KvPool, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd, TokenId};
+use crate::{Error, KvPool, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd};
 
 /// Most rows of answers in one step. Past 32 a row costs what it costs in a prompt.
 const N_MAX_DECODE_ROWS: usize = 32;
@@ -65,7 +65,7 @@ pub(crate) fn run(
     parts: Parts,
     spec: &ModelSpec,
     n_kv_tokens: usize,
-    load: &Arc<Load>,
+    load: &Load,
     inbox: &Receiver<Box<dyn Job>>,
 ) {
     let mut scheduler =
@@ -318,8 +318,4 @@ impl Scheduler<'_> {
         self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());
         self.parts.retained = Retained::default();
     }
-}
-
-fn n_common(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

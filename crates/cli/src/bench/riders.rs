@@ -13,6 +13,7 @@ use engine::{
     StopRules, TokenId,
 };
 
+use super::ms;
 use crate::failure::Failure;
 
 /// Source text that has what source text has: names that come again, indentation, prose.
@@ -245,8 +246,4 @@ fn quantile(times: &[Duration], share: f64) -> Duration {
         .get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1)))
         .copied()
         .unwrap_or_default()
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

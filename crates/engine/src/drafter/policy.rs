@@ -62,6 +62,9 @@ struct StepTime {
 }
 
 impl StepCosts {
+    /// Most tokens of a draft that are worth proposing: a step of more rows is not measured.
+    pub const N_MAX_DRAFT: usize = N_MAX_ROWS - 1;
+
     /// Learns that a step of `n_rows` rows took `elapsed`. Steps of none or of more than 16 rows say nothing here.
     pub fn observe(&mut self, n_rows: usize, elapsed: Duration) {
         if n_rows == 0 || n_rows > N_MAX_ROWS {

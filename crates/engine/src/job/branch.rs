@@ -13,11 +13,8 @@ use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
     Combined, Corpus, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error, GenerateRequest,
-    PreviousAnswer, Sampling, Sequence, StopReason, SuffixAutomaton, TokenId, Tokenizer,
+    PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton, TokenId, Tokenizer,
 };
-
-/// Most tokens guessed for one step: a step of more rows is not measured.
-const N_MAX_DRAFT: usize = 15;
 
 /// Most tokens drafted for one step where a grammar forces them: all of them are kept.
 const N_MAX_FORCED: usize = 16;
@@ -249,7 +246,7 @@ impl Branch {
             self.drafter.get_or_insert_with(|| drafter(&request.drafting, request.prompt.len(), parts));
         drafter.sync(&tokens);
         // Asked even where nothing will be verified: a drafter learns from what comes how often it is right.
-        let mut guess = drafter.propose(N_MAX_DRAFT.min(n_most - draft.len()));
+        let mut guess = drafter.propose(StepCosts::N_MAX_DRAFT.min(n_most - draft.len()));
         if request.drafting.extent == DraftExtent::WhatPays {
             guess.truncate(parts.costs.n_to_draft_beside(n_others + draft.len(), &guess.odds));
         }

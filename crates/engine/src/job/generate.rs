@@ -136,11 +136,13 @@ impl GenerateJob {
         self.phase = Phase::Decode;
         parts.publish(&prefill.sequence);
         let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
-        let logits = parts.logits.row(prefill.first_logits).to_vec();
+        let logits = (self.branches.len() > 1).then(|| parts.logits.row(prefill.first_logits).to_vec());
         let mut result = Ok(());
         for branch in &mut self.branches {
             // Masks are written into the logits, and every branch has its own.
-            parts.logits.row_mut(prefill.first_logits).copy_from_slice(&logits);
+            if let Some(logits) = &logits {
+                parts.logits.row_mut(prefill.first_logits).copy_from_slice(logits);
+            }
             match branch.choose(parts, prefill.first_logits, limits) {
                 Ok(ControlFlow::Continue(_)) => {}
                 Ok(ControlFlow::Break(reason)) => branch.end = Some(reason),
@@ -199,12 +201,21 @@ impl GenerateJob {
         Progress::Done
     }
 
+    /// Begins to compute what a branch needs, or all of them, with what is known of it already.
+    fn begin_prefill(&mut self, parts: &mut Parts, branch_idx: Option<usize>) {
+        let tokens = self.wanted_tokens(branch_idx);
+        let sequence = parts.begin(&tokens, tokens.len() - 1);
+        self.prefill = Some(Prefill { sequence, branch_idx, n_planned: 0, first_logits: 0 });
+    }
+
     /// Leaves what was computed to the next request.
     fn give_back(&mut self, parts: &mut Parts) {
+        self.take_sequences().for_each(|sequence| parts.keep(sequence));
+    }
+
+    fn take_sequences(&mut self) -> impl Iterator<Item = Sequence> {
         let running = self.branches.iter_mut().filter_map(|branch| branch.sequence.take());
-        for sequence in running.chain(self.prefill.take().map(|prefill| prefill.sequence)) {
-            parts.keep(sequence);
-        }
+        running.chain(self.prefill.take().map(|prefill| prefill.sequence))
     }
 }
 
@@ -244,21 +255,16 @@ impl Job for GenerateJob {
         if self.finish_if_ended(parts) == Progress::Done {
             return Ok(Progress::Done);
         }
+        let is_suspended = |branch: &Branch| branch.end.is_none() && branch.sequence.is_none();
+        if self.prefill.is_none()
+            && let Some(idx) = self.branches.iter().position(is_suspended)
+        {
+            self.begin_prefill(parts, (self.phase == Phase::Decode).then_some(idx));
+        }
         if self.phase == Phase::Waiting {
             self.timings.queue = self.caller.since.elapsed();
-            let sequence = parts.begin(&self.request.prompt, self.request.prompt.len() - 1);
-            self.n_reused = sequence.tokens().len();
-            self.prefill = Some(Prefill { sequence, branch_idx: None, n_planned: 0, first_logits: 0 });
+            self.n_reused = self.prefill.as_ref().map_or(0, |prefill| prefill.sequence.tokens().len());
             self.phase = Phase::Prefill;
-        }
-        if self.prefill.is_none() {
-            let is_suspended = |branch: &Branch| branch.end.is_none() && branch.sequence.is_none();
-            if let Some(idx) = self.branches.iter().position(is_suspended) {
-                let branch_idx = (self.phase == Phase::Decode).then_some(idx);
-                let tokens = self.wanted_tokens(branch_idx);
-                let sequence = parts.begin(&tokens, tokens.len() - 1);
-                self.prefill = Some(Prefill { sequence, branch_idx, n_planned: 0, first_logits: 0 });
-            }
         }
         if let Some(prefill) = self.prefill.take() {
             return self.plan_prefill(parts, prefill, n_max_rows, plan);
@@ -288,10 +294,7 @@ impl Job for GenerateJob {
     }
 
     fn suspend(&mut self, parts: &mut Parts) {
-        let running = self.branches.iter_mut().filter_map(|branch| branch.sequence.take());
-        for sequence in running.chain(self.prefill.take().map(|prefill| prefill.sequence)) {
-            parts.kv.release(sequence);
-        }
+        self.take_sequences().for_each(|sequence| parts.kv.release(sequence));
     }
 
     fn fail(&mut self, parts: Option<&mut Parts>, error: Error) {

@@ -8,24 +8,12 @@ use engine::{
     StepEnd, TokenId,
 };
 
-use crate::model_path;
+use crate::{Random, model_path};
 
 const N_SEQUENCES: usize = 25;
 const N_CASES: usize = 1_000;
 /// Most rows of a step: decoding, verifying, and a little more than a tile of prefill.
 const N_MAX_ROWS: usize = 18;
-
-/// xorshift64, so that a failure comes again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
-    }
-}
 
 struct Runner {
     backend: CpuBackend,

@@ -35,3 +35,15 @@ fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         priority: Priority::Background,
     }
 }
+
+/// xorshift64, so that a failure comes again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+}

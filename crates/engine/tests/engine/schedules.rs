@@ -8,21 +8,10 @@ use engine::{
     StopReason, TokenId,
 };
 
-use crate::{engine, greedy, model_path};
+use crate::{Random, engine, greedy, model_path};
 
 /// Schedules of the long run; `TANDEM_SCHEDULES` asks for more or fewer.
 const N_SCHEDULES: usize = 60;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % n
-    }
-}
 
 /// Prompts that share beginnings of several lengths, and answers to each.
 fn request(random: &mut Random, engine: &Engine) -> GenerateRequest {

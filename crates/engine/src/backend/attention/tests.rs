@@ -48,31 +48,15 @@ impl Case {
         let width = self.spec.n_heads * self.spec.head_dim;
         let q = &self.q[rows.start * width..rows.end * width];
         let mut out = vec![f32::NAN; q.len()];
-        let span = RowSpan { blocks: self.sequence.blocks(), start: rows.start, n_tokens: rows.len() };
+        let spans = [RowSpan { blocks: self.sequence.blocks(), start: rows.start, n_tokens: rows.len() }];
         match self.kv.layers() {
             Layers::F16(layers) if is_plain => {
-                share_out(
-                    &pool,
-                    &self.spec,
-                    &layers[0],
-                    std::slice::from_ref(&span),
-                    q,
-                    &mut out,
-                    answer::<Portable, f16>,
-                );
+                share_out(&pool, &self.spec, &layers[0], &spans, q, &mut out, answer::<Portable, f16>);
             }
             Layers::Q8_0(layers) if is_plain => {
-                share_out(
-                    &pool,
-                    &self.spec,
-                    &layers[0],
-                    std::slice::from_ref(&span),
-                    q,
-                    &mut out,
-                    answer::<Portable, i8>,
-                );
+                share_out(&pool, &self.spec, &layers[0], &spans, q, &mut out, answer::<Portable, i8>);
             }
-            _ => attend(&pool, &self.spec, &self.kv, 0, std::slice::from_ref(&span), q, &mut out),
+            _ => attend(&pool, &self.spec, &self.kv, 0, &spans, q, &mut out),
         }
         out
     }
