@@ -1,7 +1,8 @@
 //! `/v1/chat/completions`: said not to be there yet, in words a client shows.
 //!
-//! What is missing is the template that turns messages into a prompt (issue 4, "Chat"). With it this handler builds
-//! [`Wish`](super::answer::Wish)es as `completions` does and dresses the answers as messages.
+//! The engine has what it takes: `ChatTemplate` turns messages into a prompt, `ChatParser` an answer into a message
+//! (issue 4, "Chat"). What is missing is this handler: it will build [`Wish`](super::answer::Wish)es as `completions` does
+//! and dress the answers as messages.
 
 use axum::http::StatusCode;
 
