@@ -53,6 +53,7 @@ pub fn complete(
             decode_time: Some(options.decode_time),
         },
         drafting: Drafting::default(),
+        n_top: 0,
         priority: Priority::Interactive,
     };
     let generation = engine.generate(generate, &mut |text| stop.wants_more(text), cancel)?;

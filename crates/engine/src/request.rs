@@ -90,6 +90,8 @@ pub struct GenerateRequest {
     pub stop: StopRules,
     /// Where to look for what comes next.
     pub drafting: Drafting,
+    /// How many of the likeliest tokens to return for each of the answer's places; may be 0.
+    pub n_top: usize,
     /// Who waits.
     pub priority: Priority,
 }
@@ -134,6 +136,9 @@ pub struct Generation {
     /// Natural logarithm of each token's probability under the model, before temperature and whatever a grammar
     /// forbids. A healed token's is among those that fit the healed bytes.
     pub logprobs: Vec<f32>,
+    /// The likeliest tokens at each token's place, best first, with their logprobs, of those that fit the healed bytes and
+    /// the grammar; empty where none were asked for.
+    pub top: Vec<Vec<(TokenId, f32)>>,
     /// Why it ended.
     pub stop: StopReason,
     /// Tokens of the prompt.

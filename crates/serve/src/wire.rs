@@ -10,7 +10,7 @@ pub(crate) mod to_wire;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version: another one is not understood.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// The program's version: another one may give other answers.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -99,6 +99,7 @@ pub(crate) struct Generate {
     pub(crate) n_max_tokens: usize,
     pub(crate) stop_texts: Vec<String>,
     pub(crate) decode_time_us: Option<u64>,
+    pub(crate) n_top: usize,
     pub(crate) priority: Priority,
 }
 
@@ -131,6 +132,7 @@ pub(crate) struct Generated {
     pub(crate) text: String,
     pub(crate) tokens: Vec<u32>,
     pub(crate) logprob_bits: Vec<u32>,
+    pub(crate) top: Vec<Vec<(u32, u32)>>,
     pub(crate) stop: Reason,
     pub(crate) n_prompt: usize,
     pub(crate) n_reused: usize,

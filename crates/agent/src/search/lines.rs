@@ -85,6 +85,7 @@ impl LineArm {
             },
             stop: StopRules { n_max_tokens: N_MAX_TOKENS, texts: vec!["\n".into()], decode_time: None },
             drafting: Drafting::default(),
+            n_top: 0,
             priority: Priority::Background,
         };
         let generation = engine.generate(request, &mut |_| true, cancel)?;

@@ -70,6 +70,7 @@ fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> Gener
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: Drafting { extent: DraftExtent::Off, ..Drafting::default() },
+        n_top: 0,
         priority,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Parts;
 use crate::constrain::Constraint;
-use crate::sample::{log_sum, sample, sample_token};
+use crate::sample::{log_sum, sample, sample_token, top_tokens};
 use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
@@ -28,6 +28,7 @@ pub(super) struct Branch {
     pub(super) sequence: Option<Sequence>,
     pub(super) tokens: Vec<TokenId>,
     pub(super) logprobs: Vec<f32>,
+    pub(super) top: Vec<Vec<(TokenId, f32)>>,
     pub(super) text: String,
     decoder: StreamDecoder,
     /// Bytes of the healed part still to be left out of `text`.
@@ -73,6 +74,7 @@ impl Branch {
             sequence: None,
             tokens: Vec::new(),
             logprobs: Vec::new(),
+            top: Vec::new(),
             text: String::new(),
             decoder: StreamDecoder::default(),
             n_hidden: request.healed.len(),
@@ -172,6 +174,9 @@ impl Branch {
         self.first_token_at.get_or_insert_with(Instant::now);
         if parts.tokenizer.specials().is_end(token) {
             return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
+        }
+        if limits.request.n_top > 0 {
+            self.top.push(top_tokens(parts.logits.row_mut(logits_idx), limits.request.n_top));
         }
         self.push(&parts.tokenizer, token, logprob);
         if let Some(constraint) = &mut self.constraint {

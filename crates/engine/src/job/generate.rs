@@ -189,6 +189,7 @@ impl GenerateJob {
                 text: std::mem::take(&mut branch.text),
                 tokens: std::mem::take(&mut branch.tokens),
                 logprobs: std::mem::take(&mut branch.logprobs),
+                top: std::mem::take(&mut branch.top),
                 stop: branch.end.unwrap_or(StopReason::Cancelled),
                 n_prompt,
                 n_reused: self.n_reused,

@@ -71,6 +71,28 @@ fn i_7_a_drafted_run_gives_the_same_tokens_as_an_undrafted_one() {
 }
 
 #[test]
+fn the_likeliest_tokens_of_each_place_come_with_the_answer_and_fit_the_healed_bytes() {
+    let engine = engine();
+    let mut request = greedy(engine.tokenizer().encode("for i in range(10):\n    "), 12);
+    request.healed = b"pri".to_vec();
+    request.n_top = 3;
+    request.drafting.extent = DraftExtent::All;
+    let drafted = engine.generate(request.clone(), &mut |_| true, &CancelToken::new()).unwrap();
+    assert_eq!(drafted.top.len(), drafted.tokens.len());
+    for (idx, top) in drafted.top.iter().enumerate() {
+        assert_eq!((top.len(), top[0]), (3, (drafted.tokens[idx], drafted.logprobs[idx])), "place {idx}");
+        assert!(top.is_sorted_by(|a, b| a.1 >= b.1), "{top:?}");
+    }
+    for &(token, _) in &drafted.top[0] {
+        let bytes = engine.tokenizer().token_bytes(token);
+        assert!(bytes.starts_with(b"pri") || b"pri".starts_with(bytes), "{bytes:?}");
+    }
+    request.drafting.extent = DraftExtent::Off;
+    let plain = engine.generate(request, &mut |_| true, &CancelToken::new()).unwrap();
+    assert_eq!(drafted.top, plain.top);
+}
+
+#[test]
 fn an_engine_with_a_cache_of_q8_0_finds_tokens_nearly_as_likely_and_reuses_them_to_the_bit() {
     let options = EngineOptions { kv: KvType::Q8_0, ..EngineOptions::default() };
     let small = Engine::load(&model_path(), options, &mut |_| {}).unwrap();

@@ -32,6 +32,7 @@ fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: Drafting::default(),
+        n_top: 0,
         priority: Priority::Background,
     }
 }

@@ -240,6 +240,7 @@ fn nothing(n_prompt: usize) -> Generation {
         text: String::new(),
         tokens: Vec::new(),
         logprobs: Vec::new(),
+        top: Vec::new(),
         stop: StopReason::MaxTokens,
         n_prompt,
         n_reused: 0,

@@ -97,6 +97,7 @@ impl Job {
                     sampling,
                     stop: self.stop.clone(),
                     drafting: engine::Drafting::default(),
+                    n_top: 0,
                     priority: engine::Priority::Background,
                 },
                 scores: self.n_top.map(|n_top| ScoreWish { n_top, with_prompt: self.echo }),

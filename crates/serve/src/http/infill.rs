@@ -101,6 +101,7 @@ fn wish(params: Params, prompt: Prompt, n_predict: usize) -> Wish {
                 decode_time: None,
             },
             drafting: engine::Drafting::default(),
+            n_top: 0,
             priority: Priority::Interactive,
         },
         scores: None,

@@ -36,6 +36,7 @@ pub(crate) fn generate(request: Generate) -> GenerateRequest {
             texts: request.stop_texts,
             decode_time: request.decode_time_us.map(Duration::from_micros),
         },
+        n_top: request.n_top,
         priority: priority(request.priority),
     }
 }
@@ -64,6 +65,7 @@ pub(crate) fn generated(generated: Generated) -> Generation {
         text: generated.text,
         tokens: ids(generated.tokens),
         logprobs: floats(generated.logprob_bits),
+        top: generated.top.into_iter().map(top).collect(),
         stop: match generated.stop {
             Reason::EndOfGeneration => StopReason::EndOfGeneration,
             Reason::StopText => StopReason::StopText,
@@ -89,7 +91,7 @@ pub(crate) fn scored(scored: Scored) -> engine::Score {
     engine::Score {
         token: TokenId(scored.token),
         logprob: f32::from_bits(scored.logprob_bits),
-        top: scored.top.into_iter().map(|(token, bits)| (TokenId(token), f32::from_bits(bits))).collect(),
+        top: top(scored.top),
         asked: floats(scored.asked_bits),
     }
 }
@@ -113,6 +115,10 @@ fn priority(priority: Priority) -> engine::Priority {
         Priority::Interactive => engine::Priority::Interactive,
         Priority::Background => engine::Priority::Background,
     }
+}
+
+fn top(top: Vec<(u32, u32)>) -> Vec<(TokenId, f32)> {
+    top.into_iter().map(|(token, bits)| (TokenId(token), f32::from_bits(bits))).collect()
 }
 
 fn ids(tokens: Vec<u32>) -> Vec<TokenId> {

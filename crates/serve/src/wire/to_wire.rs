@@ -34,6 +34,7 @@ pub(crate) fn generate(request: GenerateRequest, n_answers: usize) -> Generate {
         n_max_tokens: request.stop.n_max_tokens,
         stop_texts: request.stop.texts,
         decode_time_us: request.stop.decode_time.map(micros),
+        n_top: request.n_top,
         priority: priority(request.priority),
     }
 }
@@ -52,6 +53,7 @@ pub(crate) fn generated(generation: Generation) -> Generated {
     Generated {
         tokens: ids(&generation.tokens),
         logprob_bits: bits(&generation.logprobs),
+        top: generation.top.into_iter().map(top).collect(),
         text: generation.text,
         stop: match generation.stop {
             StopReason::EndOfGeneration => Reason::EndOfGeneration,
@@ -76,7 +78,7 @@ pub(crate) fn scored(score: engine::Score) -> Scored {
     Scored {
         token: score.token.0,
         logprob_bits: score.logprob.to_bits(),
-        top: score.top.into_iter().map(|(token, logprob)| (token.0, logprob.to_bits())).collect(),
+        top: top(score.top),
         asked_bits: bits(&score.asked),
     }
 }
@@ -105,6 +107,10 @@ fn priority(priority: engine::Priority) -> Priority {
         engine::Priority::Interactive => Priority::Interactive,
         engine::Priority::Background => Priority::Background,
     }
+}
+
+fn top(top: Vec<(TokenId, f32)>) -> Vec<(u32, u32)> {
+    top.into_iter().map(|(token, logprob)| (token.0, logprob.to_bits())).collect()
 }
 
 fn ids(tokens: &[TokenId]) -> Vec<u32> {

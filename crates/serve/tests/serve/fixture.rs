@@ -46,6 +46,7 @@ pub fn request(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         sampling: Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 },
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: engine::Drafting::default(),
+        n_top: 0,
         priority: Priority::Interactive,
     }
 }
@@ -215,7 +216,7 @@ pub fn frame(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub fn hello(identity: &str) -> Value {
-    json!({"id": 0, "ask": {"hello": {"protocol": 1, "version": env!("CARGO_PKG_VERSION"), "model": identity,
+    json!({"id": 0, "ask": {"hello": {"protocol": 2, "version": env!("CARGO_PKG_VERSION"), "model": identity,
         "pid": std::process::id()}}})
 }
 
@@ -224,7 +225,7 @@ pub fn generate_call(id: u64, prompt: &[TokenId], n_max_tokens: usize) -> Value 
     json!({"id": id, "ask": {"generate": {"n_answers": 1, "prompt": ids, "healed": [], "grammar": null,
         "draft_extent": "what_pays", "original": [], "previous": [], "temperature_bits": 0, "top_k": 0,
         "top_p_bits": 1.0_f32.to_bits(), "seed": 0, "n_max_tokens": n_max_tokens, "stop_texts": [],
-        "decode_time_us": null, "priority": "interactive"}}})
+        "decode_time_us": null, "n_top": 0, "priority": "interactive"}}})
 }
 
 /// A server that is a process: how `agent` starts it, in a folder of the test's own.

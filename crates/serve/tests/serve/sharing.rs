@@ -179,7 +179,7 @@ fn a_server_of_another_version_is_told_apart_with_what_to_do() {
         let mut client = RawClient(listener.accept().unwrap().0);
         client.read().unwrap();
         client
-            .send(&json!({"id": 0, "tell": {"hello": {"protocol": 1, "version": "9.9.9", "model": identity,
+            .send(&json!({"id": 0, "tell": {"hello": {"protocol": 2, "version": "9.9.9", "model": identity,
             "model_path": "/m", "pid": 4242, "n_ctx": 64}}}));
         std::thread::sleep(Duration::from_millis(200));
     };
@@ -189,7 +189,7 @@ fn a_server_of_another_version_is_told_apart_with_what_to_do() {
     let ours = env!("CARGO_PKG_VERSION");
     assert_eq!(
         error.to_string(),
-        format!("the server (process 4242) is Tandem 9.9.9 (protocol 1), this is Tandem {ours} (protocol 1)")
+        format!("the server (process 4242) is Tandem 9.9.9 (protocol 2), this is Tandem {ours} (protocol 2)")
     );
     assert!(error.hint().unwrap().contains("agent serve --stop"));
     server.join().unwrap();
