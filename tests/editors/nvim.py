@@ -344,7 +344,10 @@ def multi_byte_text_before_the_cursor(nvim, file):
 def no_newline_at_the_end(nvim, file):
     def has_ghost(when):
         typed, shown = nvim.type_until_ghost(["    return a"], NEXT_S)
-        texts = nvim.ask("texts")
+        # Ghost text that was typed through is there before Neovim has told the server of the last keys.
+        end = time.monotonic() + NEXT_S
+        while (texts := nvim.ask("texts"))["server"].removesuffix("\n") != texts["editor"] and time.monotonic() < end:
+            time.sleep(0.05)
         # Neovim says in its changes that the last line ends in a newline, whatever 'endofline' says.
         expect(f"the server's text {when}", texts["server"].removesuffix("\n"), texts["editor"])
         return typed, shown["text"]

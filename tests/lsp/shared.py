@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Two editors share one engine: what their servers cost in memory, and which sockets they have.
+"""Two editors and an agent share one engine: what they cost in memory, and which sockets they have.
 
 In: the binary in TANDEM_AGENT; a model it can find (TANDEM_MODEL, or the default one). Linux.
-Out: a line for each process with its memory; exit code 0 if the weights are there once and no process of completion
-has a socket of the network.
+Out: a line for each process with its memory; exit code 0 if the weights are there once and none of the processes has
+a socket of the network.
 """
 
 import json
@@ -43,9 +43,30 @@ def status():
     return json.loads(done.stdout)
 
 
+def start_fix(folder):
+    """Starts an `agent fix` that has a while to do."""
+    repository = pathlib.Path(folder) / "repository"
+    repository.mkdir()
+    (repository / "area.py").write_text("def area(width, height):\n    return width + height\n")
+    (repository / "test_area.py").write_text("from area import area\nassert area(2, 3) == 7, 'area'\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", repository]
+    for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run(git + args, check=True)
+    command = [AGENT, "fix", repository, "--json", "--test", "sleep 1; python3 test_area.py"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until_ranked(fix):
+    """Waits until it has asked the model."""
+    for line in fix.stdout:
+        if json.loads(line)["event"] == "ranked":
+            return
+    raise lsp.Failed("`agent fix` ended before it asked the model")
+
+
 def main():
     text = lsp.Text("def area(width, height):\n    return ")
-    editors = []
+    editors, fix = [], None
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(TANDEM_DATA_DIR=folder, TANDEM_IDLE_SECONDS="5")
         for name in ("TANDEM_IN_PROCESS", "XDG_RUNTIME_DIR"):
@@ -62,22 +83,28 @@ def main():
             lsp.check(shown[0] and shown[0] == shown[1], f"not the same ghost text: {shown}")
             server = status()
             lsp.check(server["n_clients"] == 3, f"two editors and who asks: {server}")
-            lsp.check(server["counts"]["requests_generated_total"] == 2, f"{server}")
-            for name, pid in [("server", server["pid"])] + [("lsp", editor.process.pid) for editor in editors]:
+            fix = start_fix(folder)
+            wait_until_ranked(fix)
+            lsp.check(status()["n_clients"] == 4, "the agent asks the editors' server")
+            lsp.check(server["counts"]["requests_generated_total"] >= 2, f"{server}")
+            clients = [("lsp", editor.process.pid) for editor in editors] + [("fix", fix.pid)]
+            for name, pid in [("server", server["pid"])] + clients:
                 network, n_sockets = network_sockets(pid)
                 print(f"{name}: {pss_kib(pid) / 1024:.0f} MiB PSS, {n_sockets} sockets")
                 lsp.check(not network, f"{name} has a socket of the network")
                 lsp.check(n_sockets > 0, f"{name} has no socket at all")
+            for name, pid in clients:
+                used = pss_kib(pid)
+                lsp.check(used < MOST_KIB_WITHOUT_WEIGHTS, f"{name} holds {used} KiB")
             for editor in editors:
-                used = pss_kib(editor.process.pid)
-                lsp.check(used < MOST_KIB_WITHOUT_WEIGHTS, f"an editor's server holds {used} KiB")
                 lsp.finish(editor)
         except lsp.Failed as failure:
             print(f"failed: {failure}", file=sys.stderr)
             return 1
         finally:
-            for editor in editors:
-                editor.process.kill()
+            for process in [editor.process for editor in editors] + [fix] * (fix is not None):
+                process.kill()
+                process.wait()
             subprocess.run([AGENT, "serve", "--stop"], capture_output=True, check=False)
     return 0
 

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
         options.decode_time = std::time::Duration::MAX;
     }
     let request = Request { document: &document, offset, trigger: Trigger::Invoked };
-    let completion = complete::complete(&engine, &request, &options, &CancelToken::new())?;
+    let completion = complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;
 
     let mut stdout = std::io::stdout().lock();
     if args.json {
@@ -60,6 +60,7 @@ fn report(completion: &Completion, model_sha256: &str) -> serde_json::Value {
         "reason": completion.result.as_ref().err().map(|reason| reason.name()),
         "n_prompt": statistics.n_prompt,
         "n_reused": statistics.n_reused,
+        "n_scored": statistics.n_scored,
         "n_generated": statistics.n_generated,
         "queue_ms": ms(statistics.timings.queue),
         "prefill_ms": ms(statistics.timings.prefill),

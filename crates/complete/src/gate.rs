@@ -13,6 +13,8 @@ pub struct Around {
     pub tail: String,
     /// The first line below that is not blank, without its line end.
     pub below: Option<String>,
+    /// Whether the line below goes on in the cursor's block: then one line is missing here, not a block.
+    pub is_followed: bool,
     /// Whether anything but white space stands before the cursor in the document.
     pub has_text_before: bool,
 }
@@ -30,12 +32,20 @@ pub fn around(request: &Request<'_>) -> Around {
     let has_text_before = !head.trim().is_empty() || (0..line_idx).rev().any(|idx| !is_blank(&idx));
     let n_lines = request.document.n_lines();
     let below = (line_idx + 1..n_lines.min(line_idx + 1 + N_MAX_LINES_BELOW)).find(|idx| !is_blank(idx));
+    let next = request.line(line_idx + 1);
+    let is_followed = !next.trim().is_empty() && indentation(&next) >= indentation(head);
     Around {
         head: head.to_owned(),
         tail: tail.to_owned(),
         below: below.map(|idx| request.line(idx)),
+        is_followed,
         has_text_before,
     }
+}
+
+/// Returns the length of a line's indentation in bytes.
+pub(crate) fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t']).len()
 }
 
 /// Returns why the model should not be asked, if so.
@@ -79,8 +89,13 @@ mod tests {
         let document = Document::open("ab\r\ncé d\r\n\r\nef", 1).snapshot();
         let around =
             around(&Request { document: &document, offset: ByteOffset(7), trigger: Trigger::Invoked });
-        let expected =
-            Around { head: "cé".into(), tail: " d".into(), below: Some("ef".into()), has_text_before: true };
+        let expected = Around {
+            head: "cé".into(),
+            tail: " d".into(),
+            below: Some("ef".into()),
+            is_followed: false,
+            has_text_before: true,
+        };
         assert_eq!(around, expected);
     }
 }

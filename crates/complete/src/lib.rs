@@ -4,23 +4,36 @@
 //! Never: writes anything, opens a socket (I-13).
 //! Thread: the caller's; the engine computes on its own.
 //!
-//! The keystroke's path is a straight line: [`gate`] → [`window`] → [`prompt`] → engine → [`trim`].
+//! The keystroke's path is a straight line: [`gate`] → [`cache`] → [`window`] → [`prompt`] → engine → choice → [`trim`].
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
+mod choice;
+mod confidence;
 pub mod gate;
+mod lines;
 pub mod prompt;
+pub mod rejected;
+mod repetition;
+mod request;
 pub mod trim;
 pub mod window;
 
-mod request;
-
 pub use request::{Completion, GhostText, NoneReason, Options, Request, Statistics, Trigger};
 
-use engine::{CancelToken, Drafting, Engine, GenerateRequest, Priority, Sampling, StopReason, StopRules};
+use engine::{CancelToken, Engine, Priority, StopReason};
+
+use gate::Around;
+use lines::Writer;
+use prompt::Prompt;
+use trim::StopRule;
+use window::Window;
 
 /// Returns the ghost text for a cursor, or why there is none.
 ///
+/// `previous` is what is left of an earlier answer nearby, or empty; it only makes the answer come sooner. `on_text`
+/// hears the answer as it is written, which may still be replaced by a better one, and says whether to go on.
 /// Cancelling is not an error: the completion says [`NoneReason::Cancelled`].
 ///
 /// # Errors
@@ -29,6 +42,8 @@ pub fn complete(
     engine: &Engine,
     request: &Request<'_>,
     options: &Options,
+    previous: &str,
+    on_text: &mut dyn FnMut(&str) -> bool,
     cancel: &CancelToken,
 ) -> Result<Completion, engine::Error> {
     let span =
@@ -39,33 +54,137 @@ pub fn complete(
     if let Some(reason) = gate::gate(request, &around) {
         return Ok(Completion::none(reason));
     }
-    let window = window::window(request, options.n_max_prefix_bytes);
-    let prompt = prompt::prompt(engine.tokenizer(), &window.prefix);
-    let mut stop = trim::StopRule::new(&around);
-    let generate = GenerateRequest {
-        prompt: prompt.tokens,
-        healed: prompt.healed,
-        grammar: None,
-        sampling: Sampling::greedy(),
-        stop: StopRules {
-            n_max_tokens: options.n_max_tokens,
-            texts: Vec::new(),
-            decode_time: Some(options.decode_time),
-        },
-        drafting: Drafting::default(),
-        n_top: 0,
-        priority: Priority::Interactive,
+    let window = window::window(request, options, 0);
+    let is_word = around.head.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let n_others = match request.trigger {
+        Trigger::Invoked => options.n_others_invoked,
+        // Inside a word the next key comes soon, and most of the choice is made.
+        Trigger::Automatic if is_word => 0,
+        Trigger::Automatic => options.n_others,
     };
-    let generation = engine.generate(generate, &mut |text| stop.wants_more(text), cancel)?;
-    let statistics = Statistics::from(&generation);
-    if generation.stop == StopReason::Cancelled {
-        return Ok(Completion { result: Err(NoneReason::Cancelled), statistics });
+    let mut writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
+    let prompt = prompt::prompt(engine.tokenizer(), &window.prefix);
+    let answer = write(&mut writer, &prompt, &window, &around, previous, on_text)?;
+    let statistics = writer.statistics;
+    let result = if cancel.is_cancelled() {
+        Err(NoneReason::Cancelled)
+    } else {
+        answer.shown(0, &around, request.trigger, options).map(|insert| GhostText {
+            insert: window.line_ends(insert),
+            range: request.offset..request.offset,
+            version: request.document.version(),
+        })
+    };
+    Ok(Completion { result, answer: Some(answer), prompt: window.prefix, statistics })
+}
+
+/// Writes a few lines more behind an answer, for when its user comes there. Nobody waits for them.
+///
+/// # Errors
+/// As [`complete`].
+pub fn look_ahead(
+    engine: &Engine,
+    request: &Request<'_>,
+    options: &Options,
+    answer: &Answer,
+    on_text: &mut dyn FnMut(&str) -> bool,
+    cancel: &CancelToken,
+) -> Result<Answer, engine::Error> {
+    // The window that the next line will have, so that it is in the KV cache by then.
+    let window = window::window(request, options, answer.text.len());
+    let mut writer = Writer::new(engine, options, 0, Priority::Background, cancel);
+    let mut text = answer.text.clone();
+    if !text.ends_with('\n') {
+        text.push('\n');
+        on_text("\n");
     }
-    let is_cut = matches!(generation.stop, StopReason::MaxTokens | StopReason::Time);
-    let result = trim::trim(&generation.text, &around, is_cut).map(|insert| GhostText {
-        insert: window.line_ends(insert),
-        range: request.offset..request.offset,
-        version: request.document.version(),
-    });
-    Ok(Completion { result, statistics })
+    let prompt = prompt::prompt(engine.tokenizer(), &format!("{}{text}", window.prefix));
+    let mut n_lines = 0;
+    let generation = writer.rest(&prompt, &mut |piece| {
+        n_lines += piece.matches('\n').count();
+        on_text(piece) && n_lines < options.n_lines_ahead
+    })?;
+    text.push_str(&generation.text);
+    let is_cut = generation.stop != StopReason::EndOfGeneration;
+    Ok(Answer { text, is_cut, logprobs: answer.logprobs.clone(), repeats: false }.without_repetition())
+}
+
+/// What the model wrote, before it is trimmed to what is worth showing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The text, lines ended by `\n`.
+    pub text: String,
+    /// Whether the model was stopped before its end.
+    pub is_cut: bool,
+    /// Whether it began to say the same again and again: then the text ends with the line before that.
+    pub repeats: bool,
+    /// Natural logarithm of the probability of each token of its first line.
+    pub logprobs: Vec<f32>,
+}
+
+impl Answer {
+    /// Returns how likely it is to be what its user types, once the first `n_typed` bytes were.
+    pub fn confidence(&self, n_typed: usize) -> f32 {
+        confidence::confidence(&self.logprobs, n_typed)
+    }
+
+    /// Returns what of the text is worth showing when its first `n_typed` bytes stand before the cursor.
+    fn shown(
+        &self,
+        n_typed: usize,
+        around: &Around,
+        trigger: Trigger,
+        options: &Options,
+    ) -> Result<String, NoneReason> {
+        let rest = &self.text[n_typed..];
+        if rest.is_empty() && self.repeats {
+            return Err(NoneReason::Repeats);
+        }
+        let shown = trim::trim(rest, around, self.is_cut)?;
+        // Who presses a key for it wants to see even a guess.
+        if trigger == Trigger::Automatic && self.confidence(n_typed) < options.min_confidence {
+            return Err(NoneReason::Unsure);
+        }
+        Ok(shown)
+    }
+
+    fn without_repetition(mut self) -> Self {
+        if let Some(at) = repetition::repetition(&self.text) {
+            self.text.truncate(self.text[..at].rfind('\n').map_or(0, |end| end + 1));
+            (self.is_cut, self.repeats) = (true, true);
+        }
+        self
+    }
+}
+
+fn write(
+    writer: &mut Writer<'_>,
+    prompt: &Prompt,
+    window: &Window,
+    around: &Around,
+    previous: &str,
+    on_text: &mut dyn FnMut(&str) -> bool,
+) -> Result<Answer, engine::Error> {
+    let (first, doubts) = writer.line(prompt, previous, on_text)?;
+    let line = choice::choose(writer, prompt, first, doubts, around, &window.after)?;
+    let mut answer = Answer {
+        is_cut: matches!(line.stop, StopReason::MaxTokens | StopReason::Time),
+        text: line.text,
+        logprobs: line.logprobs,
+        repeats: false,
+    };
+    if line.stop != StopReason::StopText || writer.cancel.is_cancelled() {
+        return Ok(answer.without_repetition());
+    }
+    answer.text.push('\n');
+    on_text("\n");
+    let mut rule = StopRule::new(around);
+    if rule.wants_more(&answer.text) {
+        let prefix = format!("{}{}", window.prefix, answer.text);
+        let rest = prompt::prompt(writer.engine.tokenizer(), &prefix);
+        let rest = writer.rest(&rest, &mut |text| on_text(text) && rule.wants_more(text))?;
+        answer.text.push_str(&rest.text);
+        answer.is_cut = matches!(rest.stop, StopReason::MaxTokens | StopReason::Time);
+    }
+    Ok(answer.without_repetition())
 }

@@ -1,10 +1,10 @@
 //! Where ghost text ends.
 //!
 //! In: what the model generates. Out: what is worth showing. Ghost text ends with its line; only on a blank line may
-//! it be a block, which then ends where the indentation falls back or a blank line comes.
+//! it be a block, unless the line below goes on in the same one; it then ends where the indentation falls back or a blank line comes.
 
 use crate::NoneReason;
-use crate::gate::Around;
+use crate::gate::{Around, indentation};
 
 /// Most lines of a block.
 const N_MAX_LINES: usize = 6;
@@ -74,7 +74,7 @@ fn whole_words(answer: &str) -> &str {
 
 /// Returns the byte at which the shown part is known to end.
 fn end(answer: &str, around: &Around) -> Option<usize> {
-    let is_block = around.head.trim().is_empty() && around.tail.trim().is_empty();
+    let is_block = around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed;
     if !is_block {
         return answer.find('\n');
     }
@@ -98,10 +98,6 @@ fn end(answer: &str, around: &Around) -> Option<usize> {
     None
 }
 
-fn indentation(line: &str) -> usize {
-    line.len() - line.trim_start_matches([' ', '\t']).len()
-}
-
 /// Returns whether a line only closes brackets, so that it belongs to the block above it.
 fn closes_block(line: &str) -> bool {
     let line = line.trim();
@@ -111,7 +107,7 @@ fn closes_block(line: &str) -> bool {
 /// Returns the part of `shown`, one line, that the rest of the cursor's line does not hold already.
 ///
 /// Editors close a bracket or a quote as soon as it is typed, so the answer's own closing one may be there.
-fn without_tail<'s>(shown: &'s str, around: &Around) -> &'s str {
+pub(crate) fn without_tail<'s>(shown: &'s str, around: &Around) -> &'s str {
     let tail = around.tail.trim();
     let Some(next) = tail.chars().next() else {
         return shown;
@@ -150,7 +146,13 @@ mod tests {
     use super::*;
 
     fn around(head: &str, tail: &str, below: Option<&str>) -> Around {
-        Around { head: head.into(), tail: tail.into(), below: below.map(Into::into), has_text_before: true }
+        Around {
+            head: head.into(),
+            tail: tail.into(),
+            below: below.map(Into::into),
+            is_followed: false,
+            has_text_before: true,
+        }
     }
 
     #[test]

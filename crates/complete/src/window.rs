@@ -1,11 +1,11 @@
 //! The part of the document the model sees.
 //!
-//! In: a request and a budget in bytes. Out: [`Window`]. The window's start moves in steps of 16 lines, so that the
+//! In: a request and budgets in bytes. Out: [`Window`]. The window's start moves in steps of 16 lines, so that the
 //! prompt's beginning, and with it the KV cache, stays the same from keystroke to keystroke.
 
 use text::ByteOffset;
 
-use crate::Request;
+use crate::{Options, Request};
 
 /// Lines by which the window's start moves.
 const STEP_LINES: usize = 16;
@@ -15,6 +15,8 @@ const STEP_LINES: usize = 16;
 pub struct Window {
     /// The text before the cursor, lines ended by `\n`.
     pub prefix: String,
+    /// The text after the cursor, lines ended by `\n`.
+    pub after: String,
     /// Whether the document ends its lines by `\r\n`.
     pub is_crlf: bool,
 }
@@ -26,8 +28,9 @@ impl Window {
     }
 }
 
-/// Returns the window for a cursor: at most `n_max_bytes` before it.
-pub fn window(request: &Request<'_>, n_max_bytes: usize) -> Window {
+/// Returns the window for a cursor that leaves room for `n_more_bytes` behind it.
+pub fn window(request: &Request<'_>, options: &Options, n_more_bytes: usize) -> Window {
+    let n_max_bytes = options.n_max_prefix_bytes.saturating_sub(n_more_bytes);
     let cursor = request.offset.0;
     let cursor_line = request.document.line_of(request.offset);
     let fits = |line_idx: &u32| cursor - request.line_start(*line_idx) <= n_max_bytes;
@@ -40,8 +43,19 @@ pub fn window(request: &Request<'_>, n_max_bytes: usize) -> Window {
             |line_idx| request.line_start(line_idx),
         );
     let raw = request.document.slice(ByteOffset(start)..request.offset);
-    let is_crlf = request.document.slice(ByteOffset(0)..ByteOffset(request.line_start(1))).ends_with("\r\n");
-    Window { prefix: raw.replace("\r\n", "\n"), is_crlf }
+    let end = ByteOffset(cursor.saturating_add(options.n_max_after_bytes));
+    let after = request.document.slice(request.offset..end);
+    Window {
+        prefix: raw.replace("\r\n", "\n"),
+        after: after.replace("\r\n", "\n"),
+        is_crlf: is_crlf(request),
+    }
+}
+
+/// Returns whether the document ends its lines by `\r\n`.
+pub(crate) fn is_crlf(request: &Request<'_>) -> bool {
+    let end = request.line_start(1);
+    request.document.slice(ByteOffset(end.saturating_sub(2))..ByteOffset(end)) == "\r\n"
 }
 
 /// Returns the first character boundary at or after `offset`; only a line longer than the budget is cut inside.
@@ -64,7 +78,7 @@ mod tests {
         let document = Document::open(text, 1).snapshot();
         let request =
             Request { document: &document, offset: ByteOffset(text.len()), trigger: Trigger::Automatic };
-        window(&request, n_max_bytes).prefix
+        window(&request, &Options { n_max_prefix_bytes: n_max_bytes, ..Options::default() }, 0).prefix
     }
 
     #[test]
@@ -88,7 +102,7 @@ mod tests {
     fn the_model_sees_plain_line_ends_and_the_document_gets_its_own() {
         let document = Document::open("a\r\nb", 1).snapshot();
         let request = Request { document: &document, offset: ByteOffset(4), trigger: Trigger::Automatic };
-        let window = window(&request, 100);
+        let window = window(&request, &Options::default(), 0);
         assert_eq!(window.prefix, "a\nb");
         assert_eq!(window.line_ends("c\nd".into()), "c\r\nd");
     }

@@ -5,9 +5,10 @@
 //! Thread: completion. It loads the model first.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use complete::{Completion, Options, Request, Trigger};
+use complete::{Answer, Completion, Options, Request, Trigger};
 use crossbeam_channel::{Receiver, Sender};
 use engine::{CancelToken, Engine};
 use text::{ByteOffset, Snapshot};
@@ -54,12 +55,26 @@ pub(crate) struct Job {
     pub(crate) document: Snapshot,
     pub(crate) offset: ByteOffset,
     pub(crate) trigger: Trigger,
+    pub(crate) work: Work,
+    /// Where others see what is written so far.
+    pub(crate) heard: Arc<Mutex<String>>,
     pub(crate) cancel: CancelToken,
+}
+
+/// What is to be done there.
+pub(crate) enum Work {
+    Complete {
+        /// What is left of an earlier answer nearby.
+        previous: String,
+    },
+    /// Lines behind an answer.
+    Ahead(Answer),
 }
 
 /// What became of a job.
 pub(crate) enum Outcome {
     Completed(Completion),
+    Ahead(Answer),
     Failed(engine::Error),
     Panicked,
 }
@@ -80,20 +95,35 @@ pub(crate) fn run(
         return;
     }
     for job in jobs {
-        let outcome = attempt(|| {
-            let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger };
-            complete::complete(&engine, &request, &options, &job.cancel)
-        });
+        let outcome = attempt(|| work(&engine, &options, &job));
         if events.send(Event::Done { key: job.key, outcome }).is_err() {
             return;
         }
     }
 }
 
+fn work(engine: &Engine, options: &Options, job: &Job) -> Result<Outcome, engine::Error> {
+    let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger };
+    let mut hear = |text: &str| {
+        job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        true
+    };
+    match &job.work {
+        Work::Complete { previous } => {
+            complete::complete(engine, &request, options, previous, &mut hear, &job.cancel)
+                .map(Outcome::Completed)
+        }
+        Work::Ahead(answer) => {
+            complete::look_ahead(engine, &request, options, answer, &mut hear, &job.cancel)
+                .map(Outcome::Ahead)
+        }
+    }
+}
+
 /// A panic costs the request it happened in, not the server.
-fn attempt(work: impl FnOnce() -> Result<Completion, engine::Error>) -> Outcome {
+fn attempt(work: impl FnOnce() -> Result<Outcome, engine::Error>) -> Outcome {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(completion)) => Outcome::Completed(completion),
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Outcome::Failed(error),
         Err(_) => Outcome::Panicked,
     }

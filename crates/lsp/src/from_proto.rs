@@ -14,6 +14,8 @@ use tower_lsp::ls_types::{
 
 /// A custom request that returns a document as the server has it, for tests and bug reports.
 pub(crate) const DOCUMENT_TEXT: &str = "tandem/documentText";
+/// A custom request that tells how the last inline completion of a document was answered.
+pub(crate) const WHY: &str = "tandem/why";
 const INLINE_COMPLETION: &str = "textDocument/inlineCompletion";
 
 /// What `initialize` says about the editor.
@@ -55,6 +57,7 @@ pub(crate) enum Told {
 pub(crate) enum Asked {
     InlineCompletion(Cursor),
     DocumentText { uri: String },
+    Why { uri: String },
 }
 
 /// A place where ghost text is wanted.
@@ -119,7 +122,7 @@ pub(crate) fn is_told(method: &str) -> bool {
 
 /// Returns whether a request is the main loop's.
 pub(crate) fn is_asked(method: &str) -> bool {
-    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT)
+    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT | WHY)
 }
 
 /// Returns whether a notification carries a document's text or a change of it: without it our text is wrong (I-8).
@@ -182,9 +185,11 @@ fn understood(request: &Request) -> Result<Told, String> {
 /// # Errors
 /// Why it cannot be understood, for the editor.
 pub(crate) fn asked(request: &Request) -> Result<Asked, String> {
-    if request.method() == DOCUMENT_TEXT {
+    if matches!(request.method(), DOCUMENT_TEXT | WHY) {
         let uri = request.params().and_then(|params| params["textDocument"]["uri"].as_str());
-        return Ok(Asked::DocumentText { uri: uri.ok_or("`textDocument.uri` is missing")?.to_owned() });
+        let uri = uri.ok_or("`textDocument.uri` is missing")?.to_owned();
+        let is_why = request.method() == WHY;
+        return Ok(if is_why { Asked::Why { uri } } else { Asked::DocumentText { uri } });
     }
     let InlineCompletionParams { text_document_position: at, context, .. } = params(request)?;
     let trigger = match context.trigger_kind {

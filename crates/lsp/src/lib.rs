@@ -5,7 +5,8 @@
 //! Thread: the caller's runs the transport; `main` owns the documents; `completion` asks the engine.
 //! Source: LSP 3.17, and `textDocument/inlineCompletion` of 3.18.
 //!
-//! A message's path is a straight line: [`transport`] → [`service`] → [`main_loop`] → [`completion`] and back. The
+//! A message's path is a straight line: [`transport`] → [`service`] → [`main_loop`] → [`ghost`] → [`completion`] and
+//! back. The
 //! point of order is `service`: it is called once for each message, in order of arrival, and enqueues at once.
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod completion;
 mod documents;
 mod error;
 mod from_proto;
+mod ghost;
 mod main_loop;
 mod progress;
 mod server;

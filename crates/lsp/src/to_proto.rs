@@ -18,6 +18,7 @@ pub(crate) fn response(id: Id, answer: Answer) -> Response {
         Answer::Text { text, version, is_in_sync } => {
             Ok(json!({ "text": text, "version": version, "isInSync": is_in_sync }))
         }
+        Answer::Why(record) => Ok(record),
         Answer::Cancelled => Err(Error::request_cancelled()),
         Answer::Refused(reason) => Err(Error::invalid_params(reason)),
         Answer::Duplicate => {

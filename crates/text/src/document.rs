@@ -123,6 +123,23 @@ impl Snapshot {
         }
     }
 
+    /// Returns whether `range` holds the same text as `other_range` of `other`.
+    #[must_use]
+    pub fn is_equal(&self, range: Range<ByteOffset>, other: &Self, other_range: Range<ByteOffset>) -> bool {
+        let slice = |snapshot: &Self, range: Range<ByteOffset>| {
+            let (start, end) = (snapshot.char_of(range.start), snapshot.char_of(range.end));
+            (start, end.max(start))
+        };
+        let ((start, end), (other_start, other_end)) = (slice(self, range), slice(other, other_range));
+        self.rope.slice(start..end) == other.rope.slice(other_start..other_end)
+    }
+
+    /// Returns whether the whole text is the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.rope == other.rope
+    }
+
     /// Returns how many lines there are; the text after the last line break is one, even if empty.
     #[must_use]
     pub fn n_lines(&self) -> u32 {

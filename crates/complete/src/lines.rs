@@ -1,0 +1,243 @@
+//! Lines of the model's, from a prompt to where a line ends.
+//!
+//! In: token ids. Out: [`Line`]s, the likeliest first.
+//! Never: chooses among them; that is [`choice`](crate::choice)'s.
+
+use engine::{
+    CancelToken, Drafting, Engine, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest,
+    StopReason, StopRules, TokenId,
+};
+
+use crate::prompt::Prompt;
+use crate::repetition::repetition;
+use crate::{Options, Statistics};
+
+/// The likeliest tokens looked at for each place of a line.
+const N_TOP: usize = 4;
+
+/// What the model writes to the end of a line.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Line {
+    /// Its ids, those of the healed part first.
+    pub(crate) tokens: Vec<TokenId>,
+    /// Its text without the healed part and the line break.
+    pub(crate) text: String,
+    /// Natural logarithm of each token's probability.
+    pub(crate) logprobs: Vec<f32>,
+    /// Why it ended.
+    pub(crate) stop: StopReason,
+}
+
+/// A place in a line where another token would have been nearly as likely.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Doubt {
+    /// Tokens of the line before it.
+    pub(crate) n_before: usize,
+    /// The other token.
+    pub(crate) token: TokenId,
+    /// Its logprob.
+    pub(crate) logprob: f32,
+    /// How much less likely it is than the token that was chosen; 0 or less.
+    pub(crate) margin: f32,
+}
+
+/// Asks the engine on behalf of one completion, and counts what it took.
+pub(crate) struct Writer<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) options: &'a Options,
+    /// Most lines besides the likeliest.
+    pub(crate) n_others: usize,
+    pub(crate) priority: Priority,
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) statistics: Statistics,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        options: &'a Options,
+        n_others: usize,
+        priority: Priority,
+        cancel: &'a CancelToken,
+    ) -> Self {
+        Self { engine, options, n_others, priority, cancel, statistics: Statistics::default() }
+    }
+
+    /// Returns the likeliest line and where it was in doubt, the likeliest others first.
+    ///
+    /// `on_text` hears the text as it comes and says whether more of it is wanted.
+    pub(crate) fn line(
+        &mut self,
+        prompt: &Prompt,
+        previous: &str,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(Line, Vec<Doubt>), engine::Error> {
+        let mut request = self.request(prompt, vec!["\n".into()]);
+        request.n_top = if self.n_others > 0 { N_TOP } else { 0 };
+        if !previous.is_empty() {
+            let previous = [&prompt.healed[..], previous.as_bytes()].concat();
+            request.drafting.previous = self.engine.tokenizer().encode(&String::from_utf8_lossy(&previous));
+        }
+        let generation = self.generate(request, on_text)?;
+        let doubts = self.doubts(&generation, prompt.healed.len());
+        Ok((line(generation), doubts))
+    }
+
+    /// Returns the lines that take the other token at each doubt, as far as they were not cut short.
+    pub(crate) fn others(
+        &mut self,
+        prompt: &Prompt,
+        first: &Line,
+        doubts: &[Doubt],
+    ) -> Result<Vec<Line>, engine::Error> {
+        let tokenizer = self.engine.tokenizer();
+        let begun = doubts.iter().map(|doubt| {
+            let mut tokens = first.tokens[..doubt.n_before].to_vec();
+            tokens.push(doubt.token);
+            let mut bytes = tokenizer.decode(&tokens);
+            let owed = prompt.healed.get(bytes.len()..).unwrap_or_default().to_vec();
+            bytes.drain(..bytes.len().min(prompt.healed.len()));
+            let begun = Prompt { tokens: [&prompt.tokens[..], &tokens].concat(), healed: owed };
+            let mut logprobs = first.logprobs[..doubt.n_before].to_vec();
+            logprobs.push(doubt.logprob);
+            (tokens, String::from_utf8_lossy(&bytes).into_owned(), logprobs, begun)
+        });
+        let begun: Vec<_> = begun.collect();
+        // All at once: the engine puts their rows into the same steps.
+        let rest: Vec<_> = std::thread::scope(|scope| {
+            let started: Vec<_> = begun
+                .iter()
+                .map(|(_, head, _, prompt)| {
+                    let request = self.request(prompt, vec!["\n".into()]);
+                    (!head.contains('\n'))
+                        .then(|| scope.spawn(|| self.engine.generate(request, &mut |_| true, self.cancel)))
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or(Err(engine::Error::Gone))
+            };
+            started.into_iter().map(|started| started.map(join)).collect()
+        });
+        let mut lines = Vec::new();
+        for ((mut tokens, mut text, mut logprobs, _), rest) in begun.into_iter().zip(rest) {
+            let mut stop = StopReason::StopText;
+            match rest.transpose()? {
+                Some(generation) => {
+                    self.statistics.add(&generation);
+                    let rest = line(generation);
+                    tokens.extend(rest.tokens);
+                    text.push_str(&rest.text);
+                    logprobs.extend(rest.logprobs);
+                    stop = rest.stop;
+                }
+                None => text.truncate(text.find('\n').unwrap_or(text.len())),
+            }
+            if matches!(stop, StopReason::StopText | StopReason::EndOfGeneration) {
+                lines.push(Line { tokens, text, logprobs, stop });
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Returns how likely the tokens of each text are from an index on, the sum of their logprobs; or nothing if that was
+    /// cancelled.
+    pub(crate) fn likelihoods(
+        &mut self,
+        continuations: Vec<(Vec<TokenId>, usize)>,
+    ) -> Result<Option<Vec<f32>>, engine::Error> {
+        let requests = continuations.into_iter().map(|(tokens, from)| {
+            self.statistics.n_scored += tokens.len() - from;
+            let priority = self.priority;
+            ScoreRequest { tokens, from, n_top: 0, asked: std::collections::BTreeMap::new(), priority }
+        });
+        let requests: Vec<_> = requests.collect();
+        let scores: Vec<Result<Option<Vec<Score>>, engine::Error>> = std::thread::scope(|scope| {
+            let (engine, cancel) = (self.engine, self.cancel);
+            let ask = |request: ScoreRequest| {
+                let is_any = request.from < request.tokens.len();
+                scope.spawn(move || if is_any { engine.score(request, cancel) } else { Ok(Some(Vec::new())) })
+            };
+            let started: Vec<_> = requests.into_iter().map(ask).collect();
+            started.into_iter().map(|thread| thread.join().unwrap_or(Err(engine::Error::Gone))).collect()
+        });
+        let sum = |scores: Vec<Score>| scores.iter().map(|score| score.logprob).sum();
+        scores.into_iter().map(|scores| Ok(scores?.map(sum))).collect()
+    }
+
+    /// Returns what follows the prompt for as long as `on_text` wants more.
+    pub(crate) fn rest(
+        &mut self,
+        prompt: &Prompt,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generation, engine::Error> {
+        let request = self.request(prompt, Vec::new());
+        self.generate(request, on_text)
+    }
+
+    /// Generates until nobody wants more, or it is the same again and again.
+    fn generate(
+        &mut self,
+        request: GenerateRequest,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generation, engine::Error> {
+        let mut text = String::new();
+        let mut hear = |piece: &str| {
+            text.push_str(piece);
+            on_text(piece) && repetition(&text).is_none()
+        };
+        let generation = self.engine.generate(request, &mut hear, self.cancel)?;
+        self.statistics.add(&generation);
+        Ok(generation)
+    }
+
+    fn request(&self, prompt: &Prompt, stop_texts: Vec<String>) -> GenerateRequest {
+        GenerateRequest {
+            prompt: prompt.tokens.clone(),
+            healed: prompt.healed.clone(),
+            grammar: None,
+            sampling: Sampling::greedy(),
+            stop: StopRules {
+                n_max_tokens: self.options.n_max_tokens,
+                texts: stop_texts,
+                decode_time: Some(self.options.decode_time),
+            },
+            drafting: Drafting::default(),
+            n_top: 0,
+            priority: self.priority,
+        }
+    }
+
+    fn doubts(&self, generation: &Generation, n_healed: usize) -> Vec<Doubt> {
+        let tokenizer = self.engine.tokenizer();
+        let mut doubts = Vec::new();
+        let (mut before, mut n_bytes) = (0.0, 0);
+        for (n_before, top) in generation.top.iter().enumerate() {
+            let (token, chosen) = (generation.tokens[n_before], generation.logprobs[n_before]);
+            for &(other, other_logprob) in top {
+                // What ends the text leaves nothing to choose; a line that ends within the healed part is no line.
+                let is_text = !tokenizer.is_special(other);
+                let is_late = n_bytes >= n_healed || !tokenizer.token_bytes(other).contains(&b'\n');
+                if other != token && is_text && is_late {
+                    let margin = other_logprob - chosen;
+                    doubts.push((
+                        before + other_logprob,
+                        Doubt { n_before, token: other, logprob: other_logprob, margin },
+                    ));
+                }
+            }
+            before += chosen;
+            n_bytes += tokenizer.token_bytes(token).len();
+        }
+        doubts.sort_by(|(a, _), (b, _)| f32::total_cmp(b, a));
+        doubts.into_iter().map(|(_, doubt)| doubt).collect()
+    }
+}
+
+fn line(generation: Generation) -> Line {
+    Line {
+        logprobs: generation.logprobs,
+        tokens: generation.tokens,
+        text: generation.text,
+        stop: generation.stop,
+    }
+}

@@ -1,0 +1,540 @@
+//! Open requests for ghost text, and what the completion thread does for them.
+//!
+//! In: requests with their documents, outcomes of the thread, the passing of time. Out: one [`Answer`] for each request
+//! (I-5), a job at a time for the thread.
+//! Never: asks the model for what an earlier answer still says, or throws away what is being written while the user types
+//! just that.
+//! Thread: main.
+
+mod record;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use complete::cache::{Cache, typed_since};
+use complete::rejected::Rejected;
+use complete::{Answer as Written, Completion, GhostText, NoneReason, Options, Request, gate};
+use crossbeam_channel::{Receiver, Sender};
+use engine::CancelToken;
+use text::{ByteOffset, Document, PositionEncoding, Snapshot};
+use tokio::sync::oneshot;
+use tower_lsp::jsonrpc::Id;
+
+use crate::completion::{self, Job, LoadModel, Outcome, Work};
+use crate::from_proto::{Cursor, Selected};
+use crate::main_loop::{Answer, Event, Shown};
+use crate::progress;
+use record::Records;
+
+/// How long an answer that nobody waits for any more is written on: a key cancels its predecessor's request before its own
+/// arrives, and wants the same answer if it is the key that was expected.
+const GRACE: Duration = Duration::from_millis(60);
+/// How long nobody types before lines are written ahead.
+const IDLE: Duration = Duration::from_millis(150);
+
+/// A request that is not answered yet.
+struct Waiting {
+    key: u64,
+    id: Id,
+    uri: String,
+    /// The document's version, before a selected item is put in.
+    version: i32,
+    place: Place,
+    selected: Option<Selected>,
+    reply: oneshot::Sender<Answer>,
+    since: Instant,
+}
+
+/// A cursor in a text.
+#[derive(Clone)]
+struct Place {
+    document: Snapshot,
+    offset: ByteOffset,
+    trigger: complete::Trigger,
+}
+
+/// What the completion thread works on.
+struct Running {
+    key: u64,
+    uri: String,
+    place: Place,
+    /// What is written so far.
+    heard: Arc<Mutex<String>>,
+    cancel: CancelToken,
+    is_ahead: bool,
+    /// Since when nobody waits for it.
+    unwanted: Option<Instant>,
+}
+
+/// Ghost text that its user may type, accept or turn down.
+struct LastShown {
+    uri: String,
+    place: Place,
+    insert: String,
+}
+
+/// Lines to write when nobody types.
+struct Ahead {
+    at: Instant,
+    uri: String,
+    place: Place,
+    answer: Written,
+}
+
+enum Model {
+    /// Not asked for before `initialized`.
+    Unloaded(Box<(LoadModel, Receiver<Job>)>),
+    /// The completion thread loads it.
+    Loading,
+    Ready,
+    None,
+}
+
+/// All that is open.
+pub(crate) struct Ghosts {
+    encoding: PositionEncoding,
+    // INVARIANT: a request is answered by taking it out of here, so exactly once (I-5); at most one for each document.
+    waiting: Vec<Waiting>,
+    running: Option<Running>,
+    ahead: Option<Ahead>,
+    cache: Cache,
+    rejected: Rejected,
+    /// The ghost text shown last, if it is of use still.
+    last_shown: Option<LastShown>,
+    records: Records,
+    next_key: u64,
+    model: Model,
+    options: Options,
+    jobs: Sender<Job>,
+    /// For the completion thread, to answer to.
+    events: Sender<Event>,
+    progress: progress::Handle,
+}
+
+impl Ghosts {
+    pub(crate) fn new(
+        load: LoadModel,
+        options: Options,
+        events: Sender<Event>,
+        progress: progress::Handle,
+    ) -> Self {
+        let (jobs, job_queue) = crossbeam_channel::bounded(1);
+        Self {
+            encoding: PositionEncoding::default(),
+            waiting: Vec::new(),
+            running: None,
+            ahead: None,
+            cache: Cache::default(),
+            rejected: Rejected::default(),
+            last_shown: None,
+            records: Records::default(),
+            next_key: 0,
+            model: Model::Unloaded(Box::new((load, job_queue))),
+            options,
+            jobs,
+            events,
+            progress,
+        }
+    }
+
+    pub(crate) fn set_encoding(&mut self, encoding: PositionEncoding) {
+        self.encoding = encoding;
+    }
+
+    /// Starts the completion thread, unless it was started.
+    pub(crate) fn load(&mut self) {
+        match std::mem::replace(&mut self.model, Model::Loading) {
+            Model::Unloaded(unloaded) => {
+                // Here, so that the end always has a beginning, whatever fails.
+                self.progress.load_begins();
+                let (load, job_queue) = *unloaded;
+                let (options, events, progress) = (self.options, self.events.clone(), self.progress.clone());
+                let spawned = std::thread::Builder::new()
+                    .name("completion".to_owned())
+                    .spawn(move || completion::run(load, options, &job_queue, &events, &progress));
+                if let Err(error) = spawned {
+                    self.progress.load_ended(Err(format!("cannot start a thread: {error}")));
+                    self.no_model();
+                }
+            }
+            loaded => self.model = loaded,
+        }
+    }
+
+    /// The model is loaded: the thread waits for its first job.
+    pub(crate) fn ready(&mut self) {
+        if matches!(self.model, Model::Loading) {
+            self.model = Model::Ready;
+        }
+        self.hand_out();
+    }
+
+    /// The model cannot be had.
+    pub(crate) fn no_model(&mut self) {
+        self.model = Model::None;
+        self.running = None;
+        self.ahead = None;
+        self.answer_all("no model");
+    }
+
+    /// Takes a request for a document as it is now, or one that is not open or not believed.
+    pub(crate) fn ask(
+        &mut self,
+        id: Id,
+        cursor: Cursor,
+        document: Option<&Document>,
+        reply: oneshot::Sender<Answer>,
+    ) {
+        let answer_now = |reply: oneshot::Sender<Answer>, answer: Answer, why: &str| {
+            tracing::debug!(%id, why, "inlineCompletion");
+            let _ = reply.send(answer);
+        };
+        if self.waiting.iter().any(|open| open.id == id) {
+            return answer_now(reply, Answer::Duplicate, "duplicate id");
+        }
+        self.abandon(&cursor.uri, "superseded");
+        let Some(document) = document else {
+            return answer_now(reply, Answer::Nothing, "not open or out of sync");
+        };
+        let place = match Place::new(document, &cursor, self.encoding) {
+            Ok(place) => place,
+            Err(error) => return answer_now(reply, Answer::Refused(error.to_string()), "position"),
+        };
+        // An editor that forgets `initialized` must not wait for ever.
+        self.load();
+        if matches!(self.model, Model::None) {
+            return answer_now(reply, Answer::Nothing, "no model");
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let (version, since) = (document.version(), Instant::now());
+        let Cursor { uri, selected, .. } = cursor;
+        self.ahead = None;
+        self.learn(&uri, &place);
+        let open = Waiting { key, id, uri, version, place, selected, reply, since };
+        if let Some(open) = self.answer_without_model(open) {
+            self.waiting.push(open);
+        }
+        self.hand_out();
+    }
+
+    /// Takes note if something else was typed than what was shown last.
+    fn learn(&mut self, uri: &str, place: &Place) {
+        let Some(shown) = self.last_shown.take_if(|shown| shown.uri == uri) else { return };
+        let typed = typed_since(&shown.place.document, shown.place.offset, &place.request());
+        match typed {
+            Some(typed) if shown.insert.starts_with(&typed) => self.last_shown = Some(shown),
+            Some(typed) if !typed.starts_with(&shown.insert) => {
+                self.rejected.insert(uri, &shown.place.head(), &shown.insert);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers a request for which the model need not be asked; gives it back if it must.
+    fn answer_without_model(&mut self, open: Waiting) -> Option<Waiting> {
+        let request = open.place.request();
+        let around = gate::around(&request);
+        if let Some(reason) = gate::gate(&request, &around) {
+            self.answer(open, Err(reason), &Origin::Gate);
+            return None;
+        }
+        let Some(found) = self.cache.find(&open.uri, &request, &self.options) else {
+            return Some(open);
+        };
+        let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
+        let origin = Origin::Cache { n_typed: found.n_typed };
+        let result = found.result;
+        self.plan_ahead(&open.uri, &open.place, rest);
+        self.answer(open, result, &origin);
+        None
+    }
+
+    /// Takes what became of a job.
+    pub(crate) fn done(&mut self, key: u64, outcome: Outcome) {
+        let Some(running) = self.running.take_if(|running| running.key == key) else {
+            return self.hand_out();
+        };
+        let asker =
+            self.waiting.iter().position(|open| open.key == key).map(|idx| self.waiting.swap_remove(idx));
+        match outcome {
+            Outcome::Completed(completion) => self.completed(running, asker, completion),
+            Outcome::Ahead(answer) => self.keep(&running, answer),
+            Outcome::Failed(engine::Error::Gone) => {
+                self.fail(asker, "the engine stopped".to_owned(), "engine gone");
+                self.progress.load_ended(Err("the engine stopped: restart the language server".to_owned()));
+                return self.no_model();
+            }
+            Outcome::Failed(error) => {
+                tracing::error!(key, %error, "the engine failed");
+                self.fail(asker, error.to_string(), "failed");
+            }
+            Outcome::Panicked => {
+                tracing::error!(key, "a panic cost this request");
+                self.fail(asker, "the request was lost in a panic".to_owned(), "panicked");
+            }
+        }
+        self.hand_out();
+    }
+
+    fn completed(&mut self, running: Running, asker: Option<Waiting>, completion: Completion) {
+        let is_cancelled = matches!(completion.result, Err(NoneReason::Cancelled));
+        let answer = completion.answer.clone().filter(|_| !is_cancelled);
+        if let Some(answer) = answer.clone() {
+            self.keep(&running, answer);
+        }
+        if let Some(open) = asker {
+            if let Some(answer) = answer {
+                self.plan_ahead(&open.uri, &open.place, answer);
+            }
+            let Completion { result, answer, prompt, statistics } = completion;
+            let logprobs = answer.map(|answer| answer.logprobs).unwrap_or_default();
+            self.answer(open, result, &Origin::Model { statistics, prompt, logprobs });
+        }
+    }
+
+    /// Keeps an answer, and answers who else waited for it.
+    fn keep(&mut self, running: &Running, answer: Written) {
+        self.cache.insert(&running.uri, &running.place.document, running.place.offset, answer);
+        for open in std::mem::take(&mut self.waiting) {
+            let may_hold = open.uri == running.uri;
+            let unanswered = if may_hold { self.answer_without_model(open) } else { Some(open) };
+            self.waiting.extend(unanswered);
+        }
+    }
+
+    /// Means to write lines ahead of an answer that has none, once nobody types.
+    fn plan_ahead(&mut self, uri: &str, place: &Place, answer: Written) {
+        let n_whole = answer.text.matches('\n').count();
+        if n_whole <= 1 && self.options.n_lines_ahead > 0 && (n_whole == 1 || !answer.is_cut) {
+            let at = Instant::now() + IDLE;
+            self.ahead = Some(Ahead { at, uri: uri.to_owned(), place: place.clone(), answer });
+        }
+    }
+
+    /// Gives the thread the newest request, unless it works on something that is wanted.
+    ///
+    /// The user looks at the newest request. A document has at most one, so none starves for long.
+    fn hand_out(&mut self) {
+        if let Some(running) = &mut self.running {
+            let is_wanted = self.waiting.iter().any(|open| open.key == running.key || running.is_for(open));
+            match (is_wanted, self.waiting.is_empty()) {
+                (true, _) => running.unwanted = None,
+                (false, true) if running.is_ahead => {}
+                (false, true) => {
+                    running.unwanted.get_or_insert_with(Instant::now);
+                }
+                (false, false) => running.cancel.cancel(),
+            }
+            return;
+        }
+        if !matches!(self.model, Model::Ready) {
+            return;
+        }
+        let Some(newest) = self.waiting.iter().max_by_key(|open| open.key) else { return };
+        let (key, uri, place) = (newest.key, newest.uri.clone(), newest.place.clone());
+        let previous = self.cache.last_text(&uri, place.offset);
+        self.start(key, uri, place, Work::Complete { previous });
+    }
+
+    fn start(&mut self, key: u64, uri: String, place: Place, work: Work) {
+        let cancel = CancelToken::new();
+        let is_ahead = matches!(work, Work::Ahead(_));
+        let heard = match &work {
+            Work::Ahead(answer) => answer.text.clone(),
+            Work::Complete { .. } => String::new(),
+        };
+        let heard = Arc::new(Mutex::new(heard));
+        let Place { document, offset, trigger } = place.clone();
+        let job =
+            Job { key, document, offset, trigger, work, heard: Arc::clone(&heard), cancel: cancel.clone() };
+        self.running = Some(Running { key, uri, place, heard, cancel, is_ahead, unwanted: None });
+        if self.jobs.try_send(job).is_err() {
+            // The thread is gone: it panicked where it must not.
+            self.no_model();
+        }
+    }
+
+    /// Returns when there is something to do though nothing happened.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.running {
+            Some(running) => running.unwanted.map(|since| since + GRACE),
+            None => self.ahead.as_ref().map(|ahead| ahead.at),
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self) {
+        if self.deadline().is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        match &mut self.running {
+            Some(running) => {
+                running.unwanted = None;
+                running.cancel.cancel();
+            }
+            None => {
+                if let Some(Ahead { uri, place, answer, .. }) = self.ahead.take().filter(|_| self.is_ready())
+                {
+                    let key = self.next_key;
+                    self.next_key += 1;
+                    self.start(key, uri, place, Work::Ahead(answer));
+                }
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.model, Model::Ready)
+    }
+
+    /// The editor does not want the answer any more.
+    pub(crate) fn cancel(&mut self, id: &Id) {
+        // An answer may cross the cancellation on the wire.
+        if let Some(idx) = self.waiting.iter().position(|open| open.id == *id) {
+            let open = self.waiting.swap_remove(idx);
+            finish(open, Answer::Cancelled, "cancelled");
+            self.hand_out();
+        }
+    }
+
+    /// Answers what is open for a document with nothing: null, not an error, because an editor shows errors.
+    pub(crate) fn abandon(&mut self, uri: &str, why: &str) {
+        if let Some(idx) = self.waiting.iter().position(|open| open.uri == uri) {
+            finish(self.waiting.swap_remove(idx), Answer::Nothing, why);
+            self.hand_out();
+        }
+    }
+
+    /// The document is closed, or its text is not believed: what was made for it is of no use.
+    pub(crate) fn forget(&mut self, uri: &str, why: &str) {
+        self.abandon(uri, why);
+        self.cache.forget(uri);
+        self.rejected.forget(uri);
+        self.records.forget(uri);
+        self.ahead = None;
+        if let Some(running) = self.running.as_ref().filter(|running| running.uri == uri) {
+            running.cancel.cancel();
+        }
+    }
+
+    pub(crate) fn answer_all(&mut self, why: &str) {
+        for open in std::mem::take(&mut self.waiting) {
+            finish(open, Answer::Nothing, why);
+        }
+        if let Some(running) = &self.running {
+            running.cancel.cancel();
+        }
+    }
+
+    /// Returns how the last request for a document was answered.
+    pub(crate) fn why(&self, uri: &str) -> Option<serde_json::Value> {
+        self.records.why(uri)
+    }
+
+    fn fail(&mut self, asker: Option<Waiting>, reason: String, why: &str) {
+        if let Some(open) = asker {
+            finish(open, Answer::Failed(reason), why);
+        }
+    }
+
+    fn answer(&mut self, open: Waiting, result: Result<GhostText, NoneReason>, origin: &Origin) {
+        let is_rejected = |ghost: &GhostText| {
+            open.place.trigger == complete::Trigger::Automatic
+                && self.rejected.holds(&open.uri, &open.place.head(), &ghost.insert)
+        };
+        let result = match result {
+            Ok(ghost) if is_rejected(&ghost) => Err(NoneReason::Rejected),
+            result => result,
+        };
+        if let Ok(ghost) = &result {
+            let (uri, place, insert) = (open.uri.clone(), open.place.clone(), ghost.insert.clone());
+            self.last_shown = Some(LastShown { uri, place, insert });
+        }
+        let why = result.as_ref().err().map_or("shown", |reason| reason.name());
+        self.records.insert(&open, why, result.as_ref().ok(), origin);
+        let answer = match result {
+            Ok(ghost) => Answer::Ghost(self.shown(&open, ghost)),
+            Err(_) => Answer::Nothing,
+        };
+        finish(open, answer, why);
+    }
+
+    fn shown(&self, open: &Waiting, ghost: GhostText) -> Shown {
+        match &open.selected {
+            Some(selected) => Shown {
+                insert: selected.text.clone() + &ghost.insert,
+                start: selected.start,
+                end: selected.end,
+            },
+            None => Shown {
+                insert: ghost.insert,
+                start: open.place.document.position(ghost.range.start, self.encoding),
+                end: open.place.document.position(ghost.range.end, self.encoding),
+            },
+        }
+    }
+}
+
+/// Where an answer is from.
+enum Origin {
+    Gate,
+    Cache { n_typed: usize },
+    Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32> },
+}
+
+fn finish(open: Waiting, answer: Answer, why: &str) {
+    let ms = open.since.elapsed().as_millis() as u64;
+    tracing::debug!(id = %open.id, version = open.version, ms, why, "inlineCompletion");
+    // It fails only when the session is over.
+    let _ = open.reply.send(answer);
+}
+
+impl Running {
+    /// Returns whether what is being written is, as far as anybody knows, what a request wants.
+    fn is_for(&self, open: &Waiting) -> bool {
+        if open.uri != self.uri || self.cancel.is_cancelled() {
+            return false;
+        }
+        let request = open.place.request();
+        let Some(typed) = typed_since(&self.place.document, self.place.offset, &request) else {
+            return false;
+        };
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.starts_with(&typed) || typed.starts_with(heard.as_str())
+    }
+}
+
+impl Place {
+    /// Returns the text to complete and where: with the selected item put in, if there is one.
+    fn new(document: &Document, cursor: &Cursor, encoding: PositionEncoding) -> Result<Self, text::Error> {
+        let (document, trigger) = (document.snapshot(), cursor.trigger);
+        let Some(selected) = &cursor.selected else {
+            let offset = document.offset(cursor.position, encoding)?;
+            return Ok(Self { document, offset, trigger });
+        };
+        let start = document.offset(selected.start, encoding)?;
+        let end = document.offset(selected.end, encoding)?;
+        if end < start {
+            return Err(text::Error::RangeReversed { start: selected.start, end: selected.end });
+        }
+        let before = document.slice(ByteOffset(0)..start);
+        let after = document.slice(end..ByteOffset(document.len_bytes()));
+        let offset = ByteOffset(before.len() + selected.text.len());
+        let with_selected = Document::open(&(before + &selected.text + &after), document.version());
+        Ok(Self { document: with_selected.snapshot(), offset, trigger })
+    }
+
+    /// Returns the cursor's line up to the cursor.
+    fn head(&self) -> String {
+        let start = self.document.line_start(self.document.line_of(self.offset));
+        self.document.slice(start.unwrap_or(self.offset)..self.offset)
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request { document: &self.document, offset: self.offset, trigger: self.trigger }
+    }
+}
+
+#[cfg(test)]
+mod tests;
