@@ -57,13 +57,15 @@ pub fn complete(
     let window = window::window(request, options, 0);
     let is_word = around.head.ends_with(|c: char| c.is_alphanumeric() || c == '_');
     let n_others = match request.trigger {
+        // It has written its line for what follows.
+        _ if prompt::sees_after(engine.tokenizer()) => 0,
         Trigger::Invoked => options.n_others_invoked,
         // Inside a word the next key comes soon, and most of the choice is made.
         Trigger::Automatic if is_word => 0,
         Trigger::Automatic => options.n_others,
     };
     let mut writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
-    let prompt = prompt::prompt(engine.tokenizer(), &window.prefix);
+    let prompt = prompt::prompt(engine.tokenizer(), &window, "");
     let answer = write(&mut writer, &prompt, &window, &around, previous, on_text)?;
     let statistics = writer.statistics;
     let result = if cancel.is_cancelled() {
@@ -98,7 +100,7 @@ pub fn look_ahead(
         text.push('\n');
         on_text("\n");
     }
-    let prompt = prompt::prompt(engine.tokenizer(), &format!("{}{text}", window.prefix));
+    let prompt = prompt::prompt(engine.tokenizer(), &window, &text);
     let mut n_lines = 0;
     let generation = writer.rest(&prompt, &mut |piece| {
         n_lines += piece.matches('\n').count();
@@ -180,8 +182,7 @@ fn write(
     on_text("\n");
     let mut rule = StopRule::new(around);
     if rule.wants_more(&answer.text) {
-        let prefix = format!("{}{}", window.prefix, answer.text);
-        let rest = prompt::prompt(writer.engine.tokenizer(), &prefix);
+        let rest = prompt::prompt(writer.engine.tokenizer(), window, &answer.text);
         let rest = writer.rest(&rest, &mut |text| on_text(text) && rule.wants_more(text))?;
         answer.text.push_str(&rest.text);
         answer.is_cut = matches!(rest.stop, StopReason::MaxTokens | StopReason::Time);

@@ -1,12 +1,17 @@
 //! Token ids for the window, healed at the cursor.
 //!
-//! In: the text before the cursor. Out: [`Prompt`]: ids, never a string with specials in it (I-3).
+//! In: a window and what was written behind it. Out: [`Prompt`]: ids, never a string with specials in it (I-3).
+//!
+//! A model with FIM tokens sees the lines before the cursor's, then what follows the cursor, and last the head of the
+//! cursor's line: while a line is typed, only its own tokens are new. Any other model sees what is before the cursor.
 //!
 //! The last token of a text that is being typed is often not the one the model would see in the finished text: after
 //! `pri` comes `nt`, but the model knows `print`. So the prompt backs up to the start of the last token, and further
 //! while that is inside a word, and the answer must begin with the bytes that were backed up over.
 
-use engine::{TokenId, Tokenizer};
+use engine::{SpecialTokens, TokenId, Tokenizer};
+
+use crate::window::Window;
 
 /// What the engine is asked to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +25,59 @@ pub struct Prompt {
 /// Most tokens backed up over; each costs a decode step.
 const N_MAX_BACKED_UP: usize = 4;
 
-/// Returns the prompt for a window's prefix.
-pub fn prompt(tokenizer: &Tokenizer, prefix: &str) -> Prompt {
+/// Returns the prompt for a window and what was `written` behind its cursor already.
+pub fn prompt(tokenizer: &Tokenizer, window: &Window, written: &str) -> Prompt {
     let specials = tokenizer.specials();
-    let mut tokens = tokenizer.encode(prefix);
+    let Some(marks) = Marks::of(specials) else {
+        let (mut tokens, healed) = heal(tokenizer, &format!("{}{written}", window.prefix));
+        // A model that has no beginning-of-text token was trained on texts that follow an end.
+        let first = specials.bos.or(specials.eos);
+        if specials.add_bos || tokens.is_empty() {
+            tokens.splice(0..0, first);
+        }
+        return Prompt { tokens, healed };
+    };
+    let n_before = window.prefix.rfind('\n').map_or(0, |at| at + 1);
+    let (before, head) = window.prefix.split_at(n_before);
+    let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
+    let bos = specials.bos.filter(|_| specials.add_bos);
+    let tokens = marks.around(bos, &tokenizer.encode(before), &tokenizer.encode(&window.after), &head);
+    Prompt { tokens, healed }
+}
+
+/// Returns whether the model sees what follows the cursor.
+pub fn sees_after(tokenizer: &Tokenizer) -> bool {
+    Marks::of(tokenizer.specials()).is_some()
+}
+
+/// The tokens between the parts of a prompt for a model that fills in the middle.
+struct Marks {
+    prefix: TokenId,
+    suffix: TokenId,
+    middle: TokenId,
+}
+
+impl Marks {
+    fn of(specials: &SpecialTokens) -> Option<Self> {
+        let (prefix, suffix, middle) = (specials.fim_prefix?, specials.fim_suffix?, specials.fim_middle?);
+        Some(Self { prefix, suffix, middle })
+    }
+
+    fn around(
+        &self,
+        bos: Option<TokenId>,
+        before: &[TokenId],
+        after: &[TokenId],
+        head: &[TokenId],
+    ) -> Vec<TokenId> {
+        let bos = bos.as_slice();
+        [bos, &[self.prefix], before, &[self.suffix], after, &[self.middle], head].concat()
+    }
+}
+
+/// Returns the ids of a text without the last ones, and the bytes of those.
+fn heal(tokenizer: &Tokenizer, text: &str) -> (Vec<TokenId>, Vec<u8>) {
+    let mut tokens = tokenizer.encode(text);
     let mut healed = Vec::new();
     for _ in 0..N_MAX_BACKED_UP {
         let Some(last) = tokens.pop() else { break };
@@ -33,12 +87,7 @@ pub fn prompt(tokenizer: &Tokenizer, prefix: &str) -> Prompt {
             break;
         }
     }
-    // A model that has no beginning-of-text token was trained on texts that follow an end.
-    let first = specials.bos.or(specials.eos);
-    if specials.add_bos || tokens.is_empty() {
-        tokens.splice(0..0, first);
-    }
-    Prompt { tokens, healed }
+    (tokens, healed)
 }
 
 fn is_inside_word(before: &[u8], after: &[u8]) -> bool {
@@ -48,7 +97,23 @@ fn is_inside_word(before: &[u8], after: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_inside_word;
+    use super::*;
+
+    #[test]
+    fn a_model_that_fills_in_the_middle_sees_the_head_of_the_line_last() {
+        let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
+        let specials = SpecialTokens {
+            fim_prefix: Some(TokenId(90)),
+            fim_suffix: Some(TokenId(91)),
+            fim_middle: Some(TokenId(92)),
+            ..SpecialTokens::default()
+        };
+        let marks = Marks::of(&specials).expect("all three");
+        let around = |bos| marks.around(bos, &ids(&[1, 2]), &ids(&[3]), &ids(&[4, 5]));
+        assert_eq!(around(None), ids(&[90, 1, 2, 91, 3, 92, 4, 5]));
+        assert_eq!(around(Some(TokenId(7))), ids(&[7, 90, 1, 2, 91, 3, 92, 4, 5]));
+        assert!(Marks::of(&SpecialTokens { fim_middle: None, ..specials }).is_none());
+    }
 
     #[test]
     fn a_word_goes_on_over_letters_digits_and_what_is_not_ascii() {
