@@ -94,6 +94,13 @@ impl Document {
     }
 }
 
+impl From<&str> for Snapshot {
+    /// Returns a text that no editor holds, at version 0.
+    fn from(text: &str) -> Self {
+        Self { rope: Rope::from_str(text), version: 0 }
+    }
+}
+
 impl Snapshot {
     /// Returns the version this is the text of.
     #[must_use]
@@ -138,6 +145,22 @@ impl Snapshot {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.rope == other.rope
+    }
+
+    /// Returns the piece of memory that holds `offset`, and where in the text it starts.
+    ///
+    /// A document lies in memory in pieces of about a KiB, each of whole characters; this reads one without copying
+    /// it. At the text's end it is the last one.
+    ///
+    /// ```
+    /// use text::{ByteOffset, Snapshot};
+    /// let snapshot = Snapshot::from("let x = 1;");
+    /// assert_eq!(snapshot.piece(ByteOffset(4)), ("let x = 1;", ByteOffset(0)));
+    /// ```
+    #[must_use]
+    pub fn piece(&self, offset: ByteOffset) -> (&str, ByteOffset) {
+        let (piece, start, ..) = self.rope.chunk_at_byte(offset.0.min(self.rope.len_bytes()));
+        (piece, ByteOffset(start))
     }
 
     /// Returns how many lines there are; the text after the last line break is one, even if empty.

@@ -292,3 +292,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_pieces_are_the_text() {
+    let text = "aé😀\r\n".repeat(2000);
+    let snapshot = Snapshot::from(text.as_str());
+    let mut read = String::new();
+    while read.len() < text.len() {
+        let (piece, start) = snapshot.piece(ByteOffset(read.len()));
+        assert_eq!(start, ByteOffset(read.len()));
+        read.push_str(piece);
+    }
+    assert_eq!(read, text);
+    let (piece, start) = snapshot.piece(ByteOffset(usize::MAX));
+    assert_eq!(start.0 + piece.len(), text.len());
+    assert_eq!(Snapshot::from("").piece(ByteOffset(3)), ("", ByteOffset(0)));
+}
