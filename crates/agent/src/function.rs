@@ -1,58 +1,14 @@
-//! What tree-sitter knows about a source text.
+//! The functions of a source text, and what in it is words rather than code.
 //!
-//! In: a text and its language. Out: whether it parses, its functions, the names used in a stretch of it.
-//! Never: an error; a language without a grammar simply knows nothing.
+//! In: a text in one of the languages that can be mended. Out: its functions, strings and prose.
+//! Never: an error; of another language nothing is known.
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
-use tree_sitter::{Node, Parser, Tree};
-
-/// A language with a grammar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
-    /// Python 3.
-    Python,
-    /// Rust.
-    Rust,
-    /// JavaScript, modules and JSX included.
-    JavaScript,
-}
-
-impl Language {
-    /// Returns the language a file's extension says.
-    pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
-            "py" | "pyi" => Some(Self::Python),
-            "rs" => Some(Self::Rust),
-            "js" | "mjs" | "cjs" | "jsx" => Some(Self::JavaScript),
-            _ => None,
-        }
-    }
-
-    fn grammar(self) -> tree_sitter::Language {
-        match self {
-            Self::Python => tree_sitter_python::LANGUAGE.into(),
-            Self::Rust => tree_sitter_rust::LANGUAGE.into(),
-            Self::JavaScript => tree_sitter_javascript::LANGUAGE.into(),
-        }
-    }
-
-    fn is_function(self, kind: &str) -> bool {
-        match self {
-            Self::Python => kind == "function_definition",
-            Self::Rust => kind == "function_item",
-            Self::JavaScript => matches!(
-                kind,
-                "function_declaration"
-                    | "function_expression"
-                    | "generator_function_declaration"
-                    | "arrow_function"
-                    | "method_definition"
-            ),
-        }
-    }
-}
+use syntax::{Language, Node, SyntaxTree};
+use text::ByteOffset;
 
 /// A function in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,113 +23,95 @@ pub struct Function {
     pub is_test: bool,
 }
 
-/// A parsed text.
-pub struct Syntax {
-    tree: Tree,
-    language: Language,
+/// Returns the tree of a file in a language whose mistakes [`mutate`](crate::mutate) knows.
+pub(crate) fn tree_of(path: &Path, text: &str) -> Option<SyntaxTree> {
+    let language = Language::of(path).filter(|language| is_known(*language))?;
+    SyntaxTree::parse(language, &text.into(), Duration::MAX)
 }
 
-impl Syntax {
-    /// Parses a text; `None` only if tree-sitter gives up, which it does not without a time limit.
-    pub fn parse(language: Language, text: &str) -> Option<Self> {
-        let mut parser = Parser::new();
-        parser.set_language(&language.grammar()).ok()?;
-        Some(Self { tree: parser.parse(text, None)?, language })
-    }
+/// Returns whether a language's mistakes are known.
+pub(crate) fn is_known(language: Language) -> bool {
+    matches!(language, Language::JavaScript | Language::Python | Language::Rust)
+}
 
-    /// Returns whether the text has no syntax error.
-    pub fn is_valid(&self) -> bool {
-        !self.tree.root_node().has_error()
-    }
-
-    /// Returns all functions, outer before inner, in the order of the text.
-    pub fn functions(&self, text: &str) -> Vec<Function> {
-        let mut functions = Vec::new();
-        self.visit(|node| {
-            if self.language.is_function(node.kind()) {
-                functions.push(Function {
-                    name: name_of(node, text),
-                    bytes: node.byte_range(),
-                    lines: node.start_position().row..node.end_position().row + 1,
-                    is_test: self.is_test(node, text),
-                });
-            }
-        });
-        functions
-    }
-
-    fn is_test(&self, function: Node<'_>, text: &str) -> bool {
-        match self.language {
-            Language::Python => name_of(function, text).starts_with("test"),
-            Language::Rust => {
-                std::iter::successors(function.prev_named_sibling(), |node| node.prev_named_sibling())
-                    .take_while(|node| node.kind() == "attribute_item" || node.kind().contains("comment"))
-                    .any(|node| text[node.byte_range()].trim_end_matches(']').ends_with("test"))
-            }
-            Language::JavaScript => std::iter::successors(Some(function), |node| node.parent())
-                .filter(|node| node.kind() == "call_expression")
-                .filter_map(|call| call.child_by_field_name("function"))
-                .any(|callee| {
-                    matches!(text[callee.byte_range()].split('.').next(), Some("test" | "it" | "describe"))
-                }),
+/// Returns all functions, outer before inner, in the order of the text.
+pub fn functions(tree: &SyntaxTree, text: &str) -> Vec<Function> {
+    let mut functions = Vec::new();
+    tree.visit(|node| {
+        if is_function(tree.language(), node.kind()) {
+            functions.push(Function {
+                name: name_of(node, text),
+                bytes: node.byte_range(),
+                lines: node.start_position().row..node.end_position().row + 1,
+                is_test: is_test(tree.language(), node, text),
+            });
         }
-    }
+    });
+    functions
+}
 
-    /// Returns the bytes of all names, in the order of the text.
-    pub fn identifiers(&self) -> Vec<Range<usize>> {
-        let mut identifiers = Vec::new();
-        self.visit(|node| {
-            if node.child_count() == 0 && node.kind().ends_with("identifier") {
-                identifiers.push(node.byte_range());
-            }
-        });
-        identifiers
+fn is_function(language: Language, kind: &str) -> bool {
+    match language {
+        Language::Python => kind == "function_definition",
+        Language::Rust => kind == "function_item",
+        Language::JavaScript => matches!(
+            kind,
+            "function_declaration"
+                | "function_expression"
+                | "generator_function_declaration"
+                | "arrow_function"
+                | "method_definition"
+        ),
+        _ => false,
     }
+}
 
-    /// Returns the bytes of all string literals, docstrings included.
-    pub fn strings(&self) -> Vec<Range<usize>> {
-        let mut ranges = Vec::new();
-        self.visit(|node| {
-            if is_string(node) {
-                ranges.push(node.byte_range());
-            }
-        });
-        ranges
-    }
-
-    /// Returns the bytes of all comments and docstrings: places where an edit cannot mend a program.
-    pub fn prose(&self) -> Vec<Range<usize>> {
-        let mut ranges = Vec::new();
-        self.visit(|node| {
-            let is_docstring = node.kind() == "string"
-                && node.parent().is_some_and(|parent| parent.kind() == "expression_statement");
-            if node.kind().contains("comment") || is_docstring {
-                ranges.push(node.byte_range());
-            }
-        });
-        ranges
-    }
-
-    /// Returns the language it was parsed as.
-    pub fn language(&self) -> Language {
-        self.language
-    }
-
-    /// Visits every node, parents first.
-    pub(crate) fn visit<'t>(&'t self, mut visit: impl FnMut(Node<'t>)) {
-        let mut cursor = self.tree.walk();
-        loop {
-            visit(cursor.node());
-            if cursor.goto_first_child() {
-                continue;
-            }
-            while !cursor.goto_next_sibling() {
-                if !cursor.goto_parent() {
-                    return;
-                }
-            }
+fn is_test(language: Language, function: Node<'_>, text: &str) -> bool {
+    match language {
+        Language::Python => name_of(function, text).starts_with("test"),
+        Language::Rust => {
+            std::iter::successors(function.prev_named_sibling(), |node| node.prev_named_sibling())
+                .take_while(|node| node.kind() == "attribute_item" || node.kind().contains("comment"))
+                .any(|node| text[node.byte_range()].trim_end_matches(']').ends_with("test"))
         }
+        Language::JavaScript => std::iter::successors(Some(function), |node| node.parent())
+            .filter(|node| node.kind() == "call_expression")
+            .filter_map(|call| call.child_by_field_name("function"))
+            .any(|callee| {
+                matches!(text[callee.byte_range()].split('.').next(), Some("test" | "it" | "describe"))
+            }),
+        _ => false,
     }
+}
+
+/// Returns the bytes of all names, in the order of the text.
+pub(crate) fn identifiers(tree: &SyntaxTree) -> Vec<Range<usize>> {
+    let all = ByteOffset(0)..ByteOffset(tree.snapshot().len_bytes());
+    tree.identifiers(all).into_iter().map(|name| name.start.0..name.end.0).collect()
+}
+
+/// Returns the bytes of all string literals, docstrings included.
+pub(crate) fn strings(tree: &SyntaxTree) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    tree.visit(|node| {
+        if is_string(node) {
+            ranges.push(node.byte_range());
+        }
+    });
+    ranges
+}
+
+/// Returns the bytes of all comments and docstrings: places where an edit cannot mend a program.
+pub(crate) fn prose(tree: &SyntaxTree) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    tree.visit(|node| {
+        let is_docstring = node.kind() == "string"
+            && node.parent().is_some_and(|parent| parent.kind() == "expression_statement");
+        if node.kind().contains("comment") || is_docstring {
+            ranges.push(node.byte_range());
+        }
+    });
+    ranges
 }
 
 /// Returns whether a node is a whole string literal.
@@ -196,9 +134,12 @@ fn name_of(node: Node<'_>, text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn parse(language: Language, text: &str) -> SyntaxTree {
+        SyntaxTree::parse(language, &text.into(), Duration::MAX).expect("there is no limit")
+    }
+
     fn names(language: Language, text: &str) -> Vec<String> {
-        let syntax = Syntax::parse(language, text).expect("tree-sitter parses");
-        syntax.functions(text).into_iter().map(|function| function.name).collect()
+        functions(&parse(language, text), text).into_iter().map(|function| function.name).collect()
     }
 
     #[test]
@@ -217,9 +158,10 @@ mod tests {
     #[test]
     fn tests_are_told_from_what_they_test() {
         let check = |language, text: &str, expected: &[bool]| {
-            let syntax = Syntax::parse(language, text).expect("parses");
-            let found: Vec<bool> =
-                syntax.functions(text).into_iter().map(|function| function.is_test).collect();
+            let found: Vec<bool> = functions(&parse(language, text), text)
+                .into_iter()
+                .map(|function| function.is_test)
+                .collect();
             assert_eq!(found, expected, "{text:?}");
         };
         check(Language::Python, "def test_a(): pass\ndef a(): pass\n", &[true, false]);
@@ -238,7 +180,7 @@ mod tests {
     #[test]
     fn broken_texts_are_not_valid() {
         let check = |language, text, expected| {
-            assert_eq!(Syntax::parse(language, text).expect("parses").is_valid(), expected, "{text:?}");
+            assert_eq!(parse(language, text).is_valid(), expected, "{text:?}");
         };
         check(Language::Python, "def a(:\n", false);
         check(Language::Python, "x = (1 +\n", false);
@@ -251,10 +193,10 @@ mod tests {
     #[test]
     fn names_and_prose_are_told_apart() {
         let text = "def f(a):\n    \"\"\"Docs.\"\"\"\n    # note\n    return g(a, 'x')\n";
-        let syntax = Syntax::parse(Language::Python, text).expect("parses");
-        let names: Vec<&str> = syntax.identifiers().into_iter().map(|bytes| &text[bytes]).collect();
+        let tree = parse(Language::Python, text);
+        let names: Vec<&str> = identifiers(&tree).into_iter().map(|bytes| &text[bytes]).collect();
         assert_eq!(names, ["f", "a", "g", "a"]);
-        let prose: Vec<&str> = syntax.prose().into_iter().map(|bytes| &text[bytes]).collect();
+        let prose: Vec<&str> = prose(&tree).into_iter().map(|bytes| &text[bytes]).collect();
         assert_eq!(prose, ["\"\"\"Docs.\"\"\"", "# note"]);
     }
 }

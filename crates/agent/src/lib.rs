@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod candidate;
 pub mod evidence;
+pub mod function;
 pub mod locate;
 pub mod mutate;
 pub mod proposal;
@@ -16,7 +17,6 @@ pub mod repo;
 pub mod run;
 pub mod sandbox;
 pub mod search;
-pub mod syntax;
 
 mod confined;
 mod error;

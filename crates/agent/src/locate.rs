@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use engine::CancelToken;
+use syntax::SyntaxTree;
 
-use crate::syntax::{Function, Language, Syntax};
+use crate::function::{self, Function};
 
 /// A source file of the repository.
 #[derive(Clone, Debug)]
@@ -183,14 +184,13 @@ impl<'a> Index<'a> {
 
 impl<'a> Indexed<'a> {
     fn new(file: &'a SourceFile, cancel: &CancelToken) -> Self {
-        let syntax = Language::of(Path::new(&file.path))
-            .filter(|_| !cancel.is_cancelled())
-            .and_then(|language| Syntax::parse(language, &file.text));
+        let tree =
+            if cancel.is_cancelled() { None } else { function::tree_of(Path::new(&file.path), &file.text) };
         Self {
             text: &file.text,
             is_test: is_test_file(&file.path),
-            functions: functions_of(file, syntax.as_ref()),
-            identifiers: syntax.as_ref().map(Syntax::identifiers),
+            functions: functions_of(file, tree.as_ref()),
+            identifiers: tree.as_ref().map(function::identifiers),
         }
     }
 }
@@ -234,8 +234,8 @@ pub fn is_test_file(path: &str) -> bool {
 }
 
 /// Returns a file's functions, or the whole file as one.
-fn functions_of(file: &SourceFile, syntax: Option<&Syntax>) -> Vec<Function> {
-    let functions = syntax.map(|syntax| syntax.functions(&file.text)).unwrap_or_default();
+fn functions_of(file: &SourceFile, tree: Option<&SyntaxTree>) -> Vec<Function> {
+    let functions = tree.map(|tree| function::functions(tree, &file.text)).unwrap_or_default();
     if functions.is_empty() {
         let lines = 0..file.text.lines().count();
         return vec![Function { name: String::new(), bytes: 0..file.text.len(), lines, is_test: false }];

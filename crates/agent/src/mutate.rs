@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use tree_sitter::Node;
+use syntax::{Language, Node, SyntaxTree};
 
-use crate::syntax::{Language, Syntax, is_string};
+use crate::function::is_string;
 
 /// What an edit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -190,14 +190,14 @@ pub fn is_known_word(word: &str) -> bool {
 }
 
 /// Returns the edits of everything within `bytes`; each stays within one line.
-pub fn mutations(syntax: &Syntax, text: &str, bytes: &Range<usize>) -> Vec<Mutation> {
+pub fn mutations(tree: &SyntaxTree, text: &str, bytes: &Range<usize>) -> Vec<Mutation> {
     let mut nodes = Vec::new();
-    syntax.visit(|node| {
+    tree.visit(|node| {
         if bytes.start <= node.start_byte() && node.end_byte() <= bytes.end {
             nodes.push(node);
         }
     });
-    let mut edits = Edits { text, language: syntax.language(), found: Vec::new() };
+    let mut edits = Edits { text, language: tree.language(), found: Vec::new() };
     let pools = Pools::new(text, &nodes);
     for &node in &nodes {
         if inside_string(node) {
@@ -299,8 +299,8 @@ impl Edits<'_> {
         let parent = node.parent().map_or("", |parent| parent.kind());
         let arithmetic: &[&str] = match self.language {
             Language::Python => &["+", "-", "*", "/", "//", "%", "**"],
-            Language::Rust => &["+", "-", "*", "/", "%"],
             Language::JavaScript => &["+", "-", "*", "/", "%", "**"],
+            _ => &["+", "-", "*", "/", "%"],
         };
         if parent.contains("assignment") {
             let Some(operator) = word.strip_suffix('=') else {
@@ -396,8 +396,8 @@ impl Edits<'_> {
             let inner = &self.text[condition.byte_range()];
             let negated = match self.language {
                 Language::Python => format!("not ({inner})"),
-                Language::Rust => format!("!({inner})"),
                 Language::JavaScript => format!("(!{inner})"),
+                _ => format!("!({inner})"),
             };
             self.replace(Kind::Not, condition, negated);
         }
@@ -487,8 +487,8 @@ mod tests {
 
     /// Returns the lines that edits of one kind make of a one-line text.
     fn check(language: Language, text: &str, kind: Kind, expected: &[&str]) {
-        let syntax = Syntax::parse(language, text).expect("parses");
-        let made: BTreeSet<String> = mutations(&syntax, text, &(0..text.len()))
+        let tree = SyntaxTree::parse(language, &text.into(), std::time::Duration::MAX).expect("parses");
+        let made: BTreeSet<String> = mutations(&tree, text, &(0..text.len()))
             .into_iter()
             .filter(|edit| edit.kind == kind)
             .map(|edit| format!("{}{}{}", &text[..edit.bytes.start], edit.new_text, &text[edit.bytes.end..]))

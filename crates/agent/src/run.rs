@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use engine::{CancelToken, Engine};
 use globset::GlobMatcher;
+use syntax::Language;
 
 use crate::Error;
 use crate::candidate::Candidate;
 use crate::evidence::{Evidence, TestOutcome};
+use crate::function;
 use crate::locate::{Place, SourceFile, is_test_file, locate};
 use crate::proposal::{self, Draft, FileChange, Model, Proposal, Task};
 use crate::repo::{Repo, RepoPath};
 use crate::sandbox::Sandbox;
 use crate::search::Search;
-use crate::syntax::Language;
 
 /// How a run is done.
 #[derive(Clone, Debug)]
@@ -252,7 +253,7 @@ fn source_files(
     scope: Option<&GlobMatcher>,
     output: &str,
 ) -> Result<Vec<SourceFile>, Error> {
-    let is_source = |path: &RepoPath| Language::of(Path::new(path.as_str())).is_some();
+    let is_source = |path: &RepoPath| Language::of(Path::new(path.as_str())).is_some_and(function::is_known);
     let is_in_scope = |path: &RepoPath| scope.is_none_or(|scope| scope.is_match(path.as_str()));
     let found = sandbox.base().files.iter().filter(|(path, file)| {
         file.n_bytes <= N_MAX_FILE_BYTES

@@ -23,12 +23,13 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
+use std::time::Duration;
 
 use engine::{CancelToken, Engine};
+use syntax::{Language, SyntaxTree};
 
 use crate::candidate::Candidate;
 use crate::locate::{SourceFile, Suspects};
-use crate::syntax::{Language, Syntax};
 use windows::Window;
 
 /// Most functions looked at; the nearest to the failing test come first.
@@ -120,7 +121,9 @@ impl<'a> Search<'a> {
         let Some(language) = Language::of(Path::new(&file.path)) else {
             return true;
         };
-        let is_valid = |text: &str| Syntax::parse(language, text).is_none_or(|syntax| syntax.is_valid());
+        let is_valid = |text: &str| {
+            SyntaxTree::parse(language, &text.into(), Duration::MAX).is_none_or(|tree| tree.is_valid())
+        };
         !*self.is_valid.entry(file_idx).or_insert_with(|| is_valid(&file.text)) || is_valid(edited)
     }
 }

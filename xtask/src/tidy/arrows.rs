@@ -12,11 +12,12 @@ use super::tree::Tree;
 /// Our crates in the order of the arrows, each with those of ours it may use.
 pub const ARROWS: &[(&str, &[&str])] = &[
     ("text", &[]),
+    ("syntax", &["text"]),
     ("engine", &[]),
     ("models", &[]),
     ("serve", &["engine"]),
-    ("complete", &["engine", "text"]),
-    ("agent", &["engine", "text"]),
+    ("complete", &["engine", "syntax", "text"]),
+    ("agent", &["engine", "syntax", "text"]),
     ("lsp", &["complete", "engine", "text"]),
     ("cli", &["lsp", "agent", "complete", "serve", "engine", "models", "text"]),
     ("e2e", &[]),
@@ -33,7 +34,7 @@ const OWNERS: &[(&str, &str, &str)] = &[
     ("lsp-types", "lsp", "only lsp knows LSP (I-1)"),
     ("ls-types", "lsp", "only lsp knows LSP (I-1)"),
     ("git2", "agent", "only agent knows git"),
-    ("tree-sitter*", "agent", "only agent parses; a second user makes it a leaf crate `syntax`"),
+    ("tree-sitter*", "syntax", "only syntax knows grammars"),
     ("hf-hub", "models", "only models may fetch (I-13)"),
     ("ureq", "models", "only models may fetch (I-13)"),
     ("reqwest", "models", "only models may fetch (I-13)"),

@@ -40,8 +40,8 @@ pub(super) fn edits(
     window: &mut Window,
     cancel: &CancelToken,
 ) -> Result<Vec<Candidate>, engine::Error> {
-    let syntax = window.syntax.as_ref();
-    let mut found = syntax.map(|syntax| mutations(syntax, &file.text, &window.function)).unwrap_or_default();
+    let tree = window.tree.as_ref();
+    let mut found = tree.map(|tree| mutations(tree, &file.text, &window.function)).unwrap_or_default();
     found.extend(deletions(window));
     found.retain(|mutation| {
         line_of(window, &mutation.bytes).is_some() && is_between_characters(file, mutation)

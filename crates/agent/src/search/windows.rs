@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use engine::{Engine, TokenId};
+use syntax::SyntaxTree;
 
+use crate::function;
 use crate::locate::{Place, SourceFile, Suspects};
-use crate::syntax::{Language, Syntax};
 
 /// Most bytes of a window: about 1,200 tokens, three seconds of prefill on two cores.
 const N_MAX_BYTES: usize = 4096;
@@ -25,8 +26,8 @@ pub(super) struct Window {
     pub(super) tokens: Vec<TokenId>,
     /// Byte of the file at which each token begins, and the end: `[tokens.len() + 1]`.
     pub(super) offsets: Vec<usize>,
-    /// The file's syntax, if its language has a grammar.
-    pub(super) syntax: Option<Syntax>,
+    /// The file's syntax tree, if its language's mistakes are known.
+    pub(super) tree: Option<SyntaxTree>,
     pub(super) strings: Vec<Range<usize>>,
 }
 
@@ -54,9 +55,8 @@ impl Window {
         let end = function.end.min(function.start + N_MAX_BYTES);
         let end = (0..=end).rev().find(|&at| text.is_char_boundary(at))?;
         let start = window_start(text, function.start, end)?;
-        let syntax = Language::of(Path::new(&files[place.file_idx].path))
-            .and_then(|language| Syntax::parse(language, text));
-        let prose = syntax.as_ref().map(Syntax::prose).unwrap_or_default();
+        let tree = function::tree_of(Path::new(&files[place.file_idx].path), text);
+        let prose = tree.as_ref().map(function::prose).unwrap_or_default();
         let mentioned = |line: usize| {
             suspects.mentions.iter().any(|mention| mention.file_idx == place.file_idx && mention.line == line)
         };
@@ -92,8 +92,8 @@ impl Window {
             lines,
             tokens,
             offsets,
-            strings: syntax.as_ref().map(Syntax::strings).unwrap_or_default(),
-            syntax,
+            strings: tree.as_ref().map(function::strings).unwrap_or_default(),
+            tree,
         })
     }
 }
