@@ -84,9 +84,10 @@ class Text:
 class Editor:
     """The client's side of a session."""
 
-    def __init__(self, command, record):
+    def __init__(self, command, record, stderr=None, env=None):
         self.record = record
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, env=env)
         self.messages = queue.Queue()
         self.next_id = 1
         self.asked = {}  # id -> method

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy`, `ci`, `bench peers`, `model`.
+//! The project's own tasks: `cargo xtask tidy`, `ci`, `bench`, `eval`, `model`.
 //!
 //! In: the command line. Out: findings or step results on stdout and stderr, exit code 0, 1 or 2.
 //! Never: part of what is shipped; depends on none of our crates, so that it runs when they do not build.
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod measure;
 mod model;
 mod peers;
 mod tidy;
@@ -22,6 +23,7 @@ Usage: cargo xtask COMMAND
                              everything CI runs, in this order:
                              needs, fmt, tidy, clippy, tools, build, model, test
   bench peers [ARG]…         measure beside llama.cpp, which the first time is built; ARGs go to bench/peers.py
+  eval infilling [ARG]…      HumanEval-Infilling, single line, through the language server; see `--help` after it
   model                      print the path of the test model; pull it when it is not here
 ";
 
@@ -46,19 +48,24 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        ["bench", "peers", rest @ ..] => match peers::run(&root, rest) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("error: {message}");
-                ExitCode::FAILURE
-            }
-        },
+        ["bench", "peers", rest @ ..] => exit_code(peers::run(&root, rest)),
+        ["eval", "infilling", rest @ ..] => exit_code(measure::run(&root, "eval_infilling.py", rest)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             ExitCode::SUCCESS
         }
         [] => usage_error("no command"),
         other => usage_error(&format!("unknown command `{}`", other.join(" "))),
+    }
+}
+
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
     }
 }
 

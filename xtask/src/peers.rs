@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::model;
+use crate::measure::{self, succeed};
 
 /// The release of llama.cpp's Python package that is measured against.
 const LLAMA_CPP: &str = "llama-cpp-python==0.3.36";
@@ -35,20 +35,6 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     }
     eprintln!("installing {LLAMA_CPP}; the first time this builds llama.cpp, which takes minutes");
     succeed(&mut install)?;
-    succeed(Command::new("cargo").args(["build", "--release", "--package", "cli"]).current_dir(root))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
-    let agent = root.join(target).join("release").join("agent");
-    let mut measure = Command::new(&python);
-    measure.arg("bench/peers.py").args(args).current_dir(root);
-    measure.env("TANDEM_AGENT", &agent).env("TANDEM_TEST_MODEL", model::path_by(&agent)?);
-    succeed(&mut measure)
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program} failed: {status}")),
-        Err(error) => Err(format!("cannot start {program}: {error}")),
-    }
+    let agent = measure::release_build(root)?;
+    measure::run_with(root, &python, &agent, "peers.py", args)
 }
