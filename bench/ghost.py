@@ -38,8 +38,8 @@ def model_of(agent):
 class Answer:
     """One answer to one inline-completion request."""
 
-    def __init__(self, text, start, end, ms, why):
-        self.text, self.start, self.end, self.ms, self.why = text, start, end, ms, why
+    def __init__(self, text, start, end, at, ms, why):
+        self.text, self.start, self.end, self.at, self.ms, self.why = text, start, end, at, ms, why
 
     def inserted_into(self, document):
         """The document's text once the ghost text is accepted."""
@@ -73,7 +73,6 @@ class Session:
         self._logged = {}  # request id -> fields of its log lines
         threading.Thread(target=self._read_log, daemon=True).start()
         self._knows_why = True
-        self._engine_pid = None
         lsp.initialize(self.editor)
 
     def _read_log(self):
@@ -93,19 +92,32 @@ class Session:
     def close(self, uri):
         self.editor.tell("textDocument/didClose", {"textDocument": {"uri": uri}})
 
-    def ask(self, uri, position, trigger):
-        """Asks for ghost text and waits for it."""
+    def ask(self, uri, position, trigger, until=None):
+        """Asks for ghost text and waits for it; None if it is not there at the time `until` of perf_counter."""
         params = {"textDocument": {"uri": uri}, "position": position, "context": {"triggerKind": trigger}}
         started = time.perf_counter()
         request_id = self.editor.ask("textDocument/inlineCompletion", params)
+        if until is not None and not self._is_answered(request_id, until):
+            return None
         result = self.editor.result(request_id, PATIENCE_S)
-        ms = 1e3 * (time.perf_counter() - started)
+        at = time.perf_counter()
+        ms = 1e3 * (at - started)
         why = self.why(uri, request_id)
         items = result["items"] if isinstance(result, dict) else result or []
         if not items:
-            return Answer("", None, None, ms, why)
+            return Answer("", None, None, at, ms, why)
         text, spot = items[0]["insertText"], items[0].get("range", {"start": position, "end": position})
-        return Answer(text, spot["start"], spot["end"], ms, why)
+        return Answer(text, spot["start"], spot["end"], at, ms, why)
+
+    def _is_answered(self, request_id, until):
+        while request_id not in self.editor.answers:
+            left = until - time.perf_counter()
+            try:
+                if left <= 0.0 or not self.editor.hear(left):
+                    return False
+            except lsp.Failed:  # Nothing came until then.
+                return False
+        return True
 
     def why(self, uri, request_id):
         """What the last answer for a document cost and why it is what it is: `tandem/why`, else from the log."""
@@ -133,13 +145,21 @@ class Session:
         self.ask(uri, {"line": 1, "character": 11}, INVOKED)
         self.close(uri)
 
-    def cpu_seconds(self):
-        """Processor time of the language server and of the engine's process, in seconds."""
-        if self._engine_pid is None:
-            status = [self.agent, "serve", "--status"]
-            done = subprocess.run(status, env=self.env, capture_output=True, text=True, check=False)
-            self._engine_pid = json.loads(done.stdout)["pid"] if done.returncode == 0 else 0
-        return sum(cpu_seconds(pid) for pid in (self.editor.process.pid, self._engine_pid) if pid)
+    def status(self):
+        """What the engine's process says of itself, as `agent serve --status` prints it."""
+        command = [self.agent, "serve", "--status"]
+        return json.loads(subprocess.run(command, env=self.env, capture_output=True, text=True, check=True).stdout)
+
+    def totals(self):
+        """What the session has cost so far: processor seconds of both processes, tokens of the engine."""
+        status = self.status()
+        counts = status["counts"]
+        return {
+            "cpu_s": cpu_seconds(self.editor.process.pid) + cpu_seconds(status["pid"]),
+            "n_prefilled": counts["tokens_prefilled_total"],
+            "n_reused": counts["tokens_reused_total"],
+            "n_generated": counts["tokens_decoded_total"],
+        }
 
     def end(self):
         try:

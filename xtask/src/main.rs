@@ -23,6 +23,7 @@ Usage: cargo xtask COMMAND
                              everything CI runs, in this order:
                              needs, fmt, tidy, clippy, tools, build, model, test
   bench peers [ARG]…         measure beside llama.cpp, which the first time is built; ARGs go to bench/peers.py
+  bench typing [ARG]…        type into real files key by key, through the language server; see `--help` after it
   eval infilling [ARG]…      HumanEval-Infilling, single line, through the language server; see `--help` after it
   model                      print the path of the test model; pull it when it is not here
 ";
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             }
         },
         ["bench", "peers", rest @ ..] => exit_code(peers::run(&root, rest)),
+        ["bench", "typing", rest @ ..] => exit_code(measure::run(&root, "keystrokes.py", rest)),
         ["eval", "infilling", rest @ ..] => exit_code(measure::run(&root, "eval_infilling.py", rest)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
