@@ -3,6 +3,7 @@
 //! In: which steps to run. Out: each step's own output as it comes, a table of wall times, and last the
 //! test runner's closing lines. Stops at the first step that fails.
 
+mod eval;
 mod needs;
 mod runner;
 
@@ -33,6 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", run: |root| cargo(root, &["build", "--package", "cli"]) },
     Step { name: "model", run: run_model },
     Step { name: "test", run: runner::run },
+    Step { name: "eval", run: eval::run },
 ];
 
 /// Which steps to run.

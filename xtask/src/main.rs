@@ -21,10 +21,12 @@ Usage: cargo xtask COMMAND
   tidy [--write]             check the house rules; --write brings ARCHITECTURE.md's module table up to date
   ci [--only STEP]… [--skip STEP]…
                              everything CI runs, in this order:
-                             needs, fmt, tidy, clippy, tools, build, model, test
+                             needs, fmt, tidy, clippy, tools, build, model, test, eval
   bench peers [ARG]…         measure beside llama.cpp, which the first time is built; ARGs go to bench/peers.py
   bench typing [ARG]…        type into real files key by key, through the language server; see `--help` after it
+                             --peer measures beside llama.cpp's server, which the first time is built
   eval infilling [ARG]…      HumanEval-Infilling, single line, through the language server; see `--help` after it
+  eval holes [ARG]…          holes in real code, through the language server; see `--help` after it
   model                      print the path of the test model; pull it when it is not here
 ";
 
@@ -50,8 +52,9 @@ fn main() -> ExitCode {
             }
         },
         ["bench", "peers", rest @ ..] => exit_code(peers::run(&root, rest)),
-        ["bench", "typing", rest @ ..] => exit_code(measure::run(&root, "keystrokes.py", rest)),
+        ["bench", "typing", rest @ ..] => exit_code(peers::run_typing(&root, rest)),
         ["eval", "infilling", rest @ ..] => exit_code(measure::run(&root, "eval_infilling.py", rest)),
+        ["eval", "holes", rest @ ..] => exit_code(measure::run_holes(&root, rest)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             ExitCode::SUCCESS

@@ -8,24 +8,69 @@ use std::process::Command;
 
 use crate::model;
 
-/// Runs `bench/SCRIPT` with `args`, by this machine's Python: these scripts need its standard library only.
+/// What `bench/eval_holes.py` imports.
+const HOLES_REQUIREMENTS: &str = "bench/requirements-holes.txt";
+
+/// Runs `bench/SCRIPT` with `args`, by this machine's Python: most scripts need its standard library only.
 ///
 /// # Errors
 /// What failed, in words for a person.
 pub fn run(root: &Path, script: &str, args: &[&str]) -> Result<(), String> {
-    let agent = match std::env::var_os("TANDEM_AGENT") {
-        Some(given) => PathBuf::from(given),
-        None => release_build(root)?,
-    };
-    run_with(root, Path::new("python3"), &agent, script, args)
+    run_with(root, Path::new("python3"), &agent(root)?, script, args)
+}
+
+/// Runs `bench/eval_holes.py` with `args`, in a Python of its own under `.tools`.
+///
+/// # Errors
+/// What failed, in words for a person.
+pub fn run_holes(root: &Path, args: &[&str]) -> Result<(), String> {
+    let python = venv(&root.join(".tools").join("holes"))?;
+    let mut install = Command::new(&python);
+    install.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--only-binary",
+        ":all:",
+        "--requirement",
+        HOLES_REQUIREMENTS,
+    ]);
+    succeed(install.current_dir(root))?;
+    run_with(root, &python, &agent(root)?, "eval_holes.py", args)
 }
 
 /// Runs `bench/SCRIPT` with `args` by the given Python, on the given build of `agent`.
 pub fn run_with(root: &Path, python: &Path, agent: &Path, script: &str, args: &[&str]) -> Result<(), String> {
+    succeed(&mut command(root, python, agent, script, args)?)
+}
+
+/// Returns the command that [`run_with`] runs.
+pub fn command(
+    root: &Path,
+    python: &Path,
+    agent: &Path,
+    script: &str,
+    args: &[&str],
+) -> Result<Command, String> {
     let mut command = Command::new(python);
     command.arg(Path::new("bench").join(script)).args(args).current_dir(root);
     command.env("TANDEM_AGENT", agent).env("TANDEM_TEST_MODEL", model::path_by(agent)?);
-    succeed(&mut command)
+    Ok(command)
+}
+
+/// Returns the build to measure: the one in `TANDEM_AGENT`, else a release build of this checkout.
+pub fn agent(root: &Path) -> Result<PathBuf, String> {
+    std::env::var_os("TANDEM_AGENT").map_or_else(|| release_build(root), |given| Ok(PathBuf::from(given)))
+}
+
+/// Returns the Python of a venv, which is made where there is none.
+pub fn venv(dir: &Path) -> Result<PathBuf, String> {
+    let python = dir.join("bin").join("python");
+    if !python.exists() {
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+    }
+    Ok(python)
 }
 
 /// Builds `agent` for release and returns where it is.
