@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,8 @@ class Session:
         self.agent = os.environ.get("TANDEM_AGENT")
         if not self.agent:
             raise SystemExit("error: TANDEM_AGENT is not set: the path of a release build of `agent`")
+        # Whoever ends us early ends the processes that we have started too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self._folder = tempfile.TemporaryDirectory()
         self.env = dict(os.environ, TANDEM_MODEL=model_of(self.agent), TANDEM_DATA_DIR=self._folder.name)
         self.env.update(TANDEM_LOG="lsp=debug", TANDEM_IDLE_SECONDS="60")
@@ -187,6 +190,13 @@ def cpu_seconds(pid):
     """Processor time of all threads of a process that lives."""
     tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def busy_seconds():
+    """Processor time of the whole machine, with what its host took, and without our own."""
+    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    _user, _nice, _system, idle, iowait, *_rest = fields
+    return (sum(fields) - idle - iowait) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def every(items, n):

@@ -11,6 +11,8 @@ Each key is a change and a request made automatically. At `--speed human` the ne
 the next key comes with the answer. "No model": shown without a forward pass. "Keys saved": by accepting a ghost text
 that is exactly what is typed next, or its whole lines that are; without --accept, what that would have saved. "Wrong":
 shown, and its first word is not typed next. Sums (a key's tokens, KV hit, CPU) count answers that came too late, and speculation.
+With --peer use human speed: what llama.vim asks in advance, and cancels for nobody, delays the key that comes at once.
+"Others' CPU": the share of the machine that was not ours meanwhile; times say nothing where it is not near zero.
 """
 
 import argparse
@@ -42,7 +44,7 @@ HEADS = [
     ],
     [
         "file", "engine", "tokens prefilled: p50, p95", "prefilled a key", "decoded a key", "KV hit", "keys saved",
-        "wrong", "CPU s per 100 keys", "CPU s per accepted character",
+        "wrong", "CPU s per 100 keys", "CPU s per accepted character", "others' CPU",
     ],
 ]
 
@@ -70,6 +72,7 @@ def tables(measured):
             file, engine, ", ".join(f"{n:.0f}" for n in one["prefilled"]), f"{one['prefilled_per_key']:.1f}",
             f"{one['generated_per_key']:.1f}", f"{one['kv_hit']:.1%}", f"{one['saved']:.1%}", f"{one['wrong']:.1%}",
             f"{one['cpu_s_per_100_keys']:.1f}", f"{one['cpu_s_per_char']:.3f}",
+            f"{one['others']:.0%}",
         ])
     return table(HEADS[0], first) + "\n\n" + table(HEADS[1], second)
 
@@ -85,9 +88,14 @@ def ratios(measured):
         of_ms = [f"{theirs / ours:.2f}" for ours, theirs in zip(mine["ms"], peer["ms"])]
         of_cpu = peer["cpu_s_per_100_keys"] / mine["cpu_s_per_100_keys"]
         of_tokens = peer["prefilled_per_key"] / max(mine["prefilled_per_key"], 1e-9)
-        rows.append([file, *of_ms, f"{of_cpu:.2f}", f"{of_tokens:.2f}"])
-    heads = ["file, peer / tandem", "ms p50", "ms p95", "ms max", "CPU", "tokens prefilled"]
+        of_shown = (peer["n_shown"] / peer["n_keys"]) / (mine["n_shown"] / mine["n_keys"])
+        rows.append([file, f"{of_shown:.2f}", *of_ms, f"{of_cpu:.2f}", f"{of_tokens:.2f}"])
+    heads = ["file, peer / tandem", "shown in time", "ms p50", "ms p95", "ms max", "CPU", "tokens prefilled"]
     return table(heads, rows)
+
+
+def chosen(args):
+    return [one for one in FILES if one[1] in args.files]
 
 
 def run_all(args):
@@ -99,7 +107,7 @@ def run_all(args):
 
             engines.append(llama_vim.LlamaVim(engines[0].session.env["TANDEM_MODEL"]))
         rows, measured, sums = [], [], {engine.name: [[], {}, [0, 0, 0]] for engine in engines}
-        for name, path in FILES[: args.files]:
+        for name, path in chosen(args):
             path = packages.source(name, path)
             stretch = keys.Stretch(path.read_text(encoding="utf-8"), args.keys)
             language = packages.package(name).language
@@ -107,6 +115,7 @@ def run_all(args):
                 typed, totals = replay.replay(
                     engine, path, language, stretch, args.speed, args.seed, args.accept
                 )
+                print(f"{path.name}, {engine.name}: {len(typed)} keys in {totals['wall_s']:.0f} s", file=sys.stderr)
                 counts = [*replay.saved(typed, stretch), len(stretch.keys)]
                 measured.append((path.name, engine.name, replay.measures(typed, totals, *counts)))
                 rows += typed
@@ -160,7 +169,7 @@ def save(args, rows, said, about):
         f"- machine: {info.get('model name')}, {os.cpu_count()} cores",
         f"- harness: {commit}; {' '.join(sys.argv[1:])}; {args.keys} keys a file, seed {args.seed}",
         *(f"- {line}" for line in about),
-        f"- files: {', '.join(path for _, path in FILES[:args.files])} of {pinned}",
+        f"- files: {', '.join(path for _, path in chosen(args))} of {pinned}",
     ]
     (root / "setup.md").write_text("\n".join(lines) + "\n")
 
@@ -183,7 +192,8 @@ def broken_bounds(args, one):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", metavar="N", type=int, default=500, help="keys typed in each file")
-    parser.add_argument("--files", metavar="N", type=int, default=len(FILES), help="how many of the files")
+    names = [path for _, path in FILES]
+    parser.add_argument("--files", nargs="+", choices=names, default=names, metavar="NAME", help="only these files")
     parser.add_argument("--speed", choices=[replay.HUMAN, replay.MAX], default=replay.HUMAN)
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="which pauses")
     parser.add_argument("--accept", action="store_true", help="accept what is right, instead of typing it")

@@ -30,7 +30,7 @@ N_CTX = 8192
 
 
 class Server:
-    """A llama-server of our own, and one connection to it."""
+    """A llama-server of our own."""
 
     def __init__(self, model):
         binary = os.environ.get("LLAMA_SERVER")
@@ -47,28 +47,30 @@ class Server:
         ]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(self.command, stdin=quiet, stdout=quiet, stderr=quiet)
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ghost.PATIENCE_S)
         self._wait()
-        status, _ = self.post("/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 1})
+        status, _ = self.request("POST", "/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 1})
         self.has_fim = status == 200
 
     def _wait(self):
         while self.process.poll() is None:
             try:
-                self.connection.request("GET", "/health")
-                response = self.connection.getresponse()
-                response.read()
-                if response.status == 200:
+                if self.request("GET", "/health")[0] == 200:
                     return
             except OSError:
-                self.connection.close()
+                pass
             time.sleep(0.05)
         raise SystemExit(f"error: llama-server ended with {self.process.returncode}: {' '.join(self.command)}")
 
-    def post(self, path, body):
-        self.connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
-        return response.status, json.loads(response.read())
+    def request(self, method, path, body=None):
+        """Asks over a connection of its own, as the curl that llama.vim starts does."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ghost.PATIENCE_S)
+        try:
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
 
     def end(self):
         self.process.kill()
@@ -227,25 +229,29 @@ class LlamaVim:
         if len(context.right) > N_MOST_RIGHT or any(self.cache.find(place) is not None for place in places):
             return
         self.out = places
-        self.wanted.put((context, ms))
+        self.wanted.put(self._body(context, ms))
 
     def _request_all(self):
         while True:
-            context, ms = self.wanted.get()
-            body = {
-                "n_predict": N_PREDICT, "n_indent": context.indentation, "t_max_predict_ms": ms, "cache_prompt": True,
-                "stream": False,
-            }
-            if self.server.has_fim:
-                body.update(
-                    input_prefix=context.prefix, prompt=context.middle, input_suffix=context.suffix, input_extra=[],
-                    top_k=40, top_p=0.90, samplers=["top_k", "top_p", "infill"],
-                )
-                answer = self.server.post("/infill", body)
-            else:
-                body.update(prompt=context.prefix + context.middle, temperature=0.0)
-                answer = self.server.post("/completion", body)
-            self.events.put(answer)
+            path, body = self.wanted.get()
+            try:
+                self.events.put(self.server.request("POST", path, body))
+            except (OSError, http.client.HTTPException) as error:
+                self.events.put((0, repr(error)))
+
+    def _body(self, context, ms):
+        body = {
+            "n_predict": N_PREDICT, "n_indent": context.indentation, "t_max_predict_ms": ms, "cache_prompt": True,
+            "stream": False,
+        }
+        if self.server.has_fim:
+            body.update(
+                input_prefix=context.prefix, prompt=context.middle, input_suffix=context.suffix, input_extra=[],
+                top_k=40, top_p=0.90, samplers=["top_k", "top_p", "infill"],
+            )
+            return "/infill", body
+        body.update(prompt=context.prefix + context.middle, temperature=0.0)
+        return "/completion", body
 
     def _hear(self, until):
         """Waits for an answer or for the time of a retry, and acts on it; False at `until`."""

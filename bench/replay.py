@@ -6,6 +6,7 @@ An engine has `name` and `about`; `open`, `close`; `key(document, text, until)`,
 it is known; `wait(until)`; `totals()`; `end()`.
 """
 
+import os
 import time
 
 import ghost
@@ -83,7 +84,7 @@ def replay(engine, path, language, stretch, speed, seed, presses_tab):
     """Types one stretch; returns a row for each key, Tab included, and what all of it cost."""
     document = Document(stretch.head, stretch.tail)
     engine.open(path, language, document)
-    before = engine.totals()
+    before, busy, started = engine.totals(), ghost.busy_seconds(), time.perf_counter()
     pauses = stretch.pauses(seed)
     rows, at, due, by_tab = [], 0, time.perf_counter(), None
     while at < len(stretch.typed):
@@ -104,8 +105,11 @@ def replay(engine, path, language, stretch, speed, seed, presses_tab):
         if speed == HUMAN:
             engine.wait(due)
     after = engine.totals()
+    totals = {name: after[name] - before[name] for name in after}
+    totals["wall_s"] = time.perf_counter() - started
+    totals["others_cpu_s"] = ghost.busy_seconds() - busy - totals["cpu_s"]
     engine.close()
-    return rows, {name: after[name] - before[name] for name in after}
+    return rows, totals
 
 
 def row_of(engine, path, speed, key_idx, key, at, shown, following):
@@ -156,5 +160,6 @@ def measures(rows, totals, n_saved, n_chars, n_keys):
         "saved": n_saved / n_keys,
         "wrong": sum(row["is_wrong"] for row in shown) / max(len(shown), 1),
         "cpu_s_per_100_keys": 100 * totals["cpu_s"] / len(rows),
+        "others": max(totals["others_cpu_s"], 0.0) / totals["wall_s"] / os.cpu_count(),
         "cpu_s_per_char": totals["cpu_s"] / n_chars if n_chars else float("nan"),
     }
