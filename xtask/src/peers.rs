@@ -12,8 +12,8 @@ use crate::measure::{self, succeed, venv};
 const LLAMA_CPP: &str = "llama-cpp-python==0.3.36";
 /// What writes the random models.
 const GGUF: &str = "gguf==0.19.0";
-/// What builds llama.cpp's server.
-const BUILD_TOOLS: [&str; 2] = ["cmake==4.4.5", "ninja==1.13.2"];
+/// What builds llama.cpp's server; the last so that pip can read the package's name.
+const BUILD_TOOLS: [&str; 3] = ["cmake==4.4.5", "ninja==1.13.2", "scikit-build-core==1.1.2"];
 /// llama.cpp's own choice for the machine it is built on.
 const NATIVE: &str = "-DGGML_NATIVE=ON";
 /// A build for a machine with AMX, but without that: with it llama.cpp's `ggml_backend_amx_mul_mat` crashes on the
@@ -66,7 +66,7 @@ fn build_server(dir: &Path) -> Result<PathBuf, String> {
     let bin = dir.join("venv").join("bin");
     succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(BUILD_TOOLS))?;
     let mut fetch = Command::new(&python);
-    fetch.args(["-m", "pip", "download", "--quiet", "--no-deps"]);
+    fetch.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]);
     fetch.args(["--no-binary", "llama-cpp-python", "--dest"]).arg(dir);
     succeed(fetch.arg(LLAMA_CPP))?;
     let archive = sources.with_file_name(format!("{}.tar.gz", file_name(&sources)));
