@@ -38,7 +38,12 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
         options.decode_time = std::time::Duration::MAX;
     }
     let request = Request { document: &document, offset, trigger: Trigger::Invoked };
-    let completion = complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;
+    let mut completion =
+        complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;
+
+    let mut trees = complete::clean::Trees::default();
+    trees.open(&place.file, "");
+    completion.result = completion.result.and_then(|ghost| trees.clean(&place.file, &request, ghost));
 
     let mut stdout = std::io::stdout().lock();
     if args.json {

@@ -10,6 +10,7 @@
 
 pub mod cache;
 mod choice;
+pub mod clean;
 mod confidence;
 pub mod gate;
 mod lines;

@@ -103,6 +103,8 @@ pub enum NoneReason {
     Cancelled,
     /// The model had nothing to add.
     NothingToAdd,
+    /// It would add a syntax error.
+    AddsError,
     /// It was shown here before, and something else was typed.
     Rejected,
     /// The model was too unsure of it.
@@ -121,6 +123,7 @@ impl NoneReason {
             Self::InsideWord => "inside_word",
             Self::Cancelled => "cancelled",
             Self::NothingToAdd => "nothing_to_add",
+            Self::AddsError => "adds_error",
             Self::Rejected => "rejected",
             Self::Unsure => "unsure",
             Self::Repeats => "repeats",

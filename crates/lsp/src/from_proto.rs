@@ -34,6 +34,7 @@ pub(crate) enum Told {
     Initialized,
     Opened {
         uri: String,
+        language_id: String,
         document: Document,
     },
     Changed {
@@ -151,6 +152,7 @@ fn understood(request: &Request) -> Result<Told, String> {
             let DidOpenTextDocumentParams { text_document: item } = params(request)?;
             Told::Opened {
                 uri: item.uri.as_str().to_owned(),
+                language_id: item.language_id.clone(),
                 document: Document::open(&item.text, item.version),
             }
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use complete::cache::{Cache, typed_since};
+use complete::clean::Trees;
 use complete::rejected::Rejected;
 use complete::{Answer as Written, Completion, GhostText, NoneReason, Options, Request, gate};
 use crossbeam_channel::{Receiver, Sender};
@@ -99,6 +100,7 @@ pub(crate) struct Ghosts {
     ahead: Option<Ahead>,
     cache: Cache,
     rejected: Rejected,
+    trees: Trees,
     /// The ghost text shown last, if it is of use still.
     last_shown: Option<LastShown>,
     records: Records,
@@ -126,6 +128,7 @@ impl Ghosts {
             ahead: None,
             cache: Cache::default(),
             rejected: Rejected::default(),
+            trees: Trees::default(),
             last_shown: None,
             records: Records::default(),
             next_key: 0,
@@ -216,6 +219,10 @@ impl Ghosts {
             self.waiting.push(open);
         }
         self.hand_out();
+        // While the model works.
+        if let Some(open) = self.waiting.iter().find(|open| open.key == key) {
+            self.trees.update(&open.uri, &open.place.document);
+        }
     }
 
     /// Takes note if something else was typed than what was shown last.
@@ -406,11 +413,18 @@ impl Ghosts {
         }
     }
 
+    /// A document is open from now on.
+    pub(crate) fn open(&mut self, uri: &str, language_id: &str) {
+        self.forget(uri, "opened");
+        self.trees.open(uri, language_id);
+    }
+
     /// The document is closed, or its text is not believed: what was made for it is of no use.
     pub(crate) fn forget(&mut self, uri: &str, why: &str) {
         self.abandon(uri, why);
         self.cache.forget(uri);
         self.rejected.forget(uri);
+        self.last_shown = None;
         self.records.forget(uri);
         self.ahead = None;
         if let Some(running) = self.running.as_ref().filter(|running| running.uri == uri) {
@@ -445,7 +459,8 @@ impl Ghosts {
         };
         let result = match result {
             Ok(ghost) if is_rejected(&ghost) => Err(NoneReason::Rejected),
-            result => result,
+            Ok(ghost) => self.trees.clean(&open.uri, &open.place.request(), ghost),
+            Err(reason) => Err(reason),
         };
         if let Ok(ghost) = &result {
             let (uri, place, insert) = (open.uri.clone(), open.place.clone(), ghost.insert.clone());

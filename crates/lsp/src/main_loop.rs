@@ -163,8 +163,8 @@ impl MainLoop {
     fn hear(&mut self, told: Told) {
         match told {
             Told::Initialized => self.ghosts.load(),
-            Told::Opened { uri, document } => {
-                self.ghosts.forget(&uri, "opened");
+            Told::Opened { uri, language_id, document } => {
+                self.ghosts.open(&uri, &language_id);
                 tracing::debug!(
                     uri,
                     version = document.version(),

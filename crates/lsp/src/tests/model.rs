@@ -154,19 +154,20 @@ async fn ghost_text_begins_with_the_item_selected_in_the_editors_list() {
 #[tokio::test]
 async fn a_request_that_runs_is_cancelled_and_the_next_one_answered() {
     let (mut editor, _) = Editor::start(real(), json!({})).await;
-    editor.open(URI, &"x = [1, 2, 3]\n".repeat(8), 1).await;
+    let code = "def area(w, h):\n    return w * h\n\n\ndef volume(w, h, d):\n    return ";
+    editor.open(URI, code, 1).await;
     // Once this is answered the model is loaded, and what is asked next runs at once.
-    let first = editor.ask_at(URI, 8, 0).await;
+    let first = editor.ask_at(URI, 5, 11).await;
     assert!(editor.answer(&first).await["result"]["items"].is_array());
     // Another beginning: nothing of the first prompt's KV cache is of use, so all of it is computed again.
     let at = json!({ "line": 0, "character": 0 });
     let edit = json!([{ "range": { "start": at, "end": at }, "text": "# other\n" }]);
     editor.change(URI, 2, edit).await;
-    let second = editor.ask_at(URI, 9, 0).await;
+    let second = editor.ask_at(URI, 6, 11).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     editor.cancel(&second).await;
     assert_eq!(editor.answer(&second).await["error"]["code"], -32800);
-    let third = editor.ask_at(URI, 9, 0).await;
+    let third = editor.ask_at(URI, 6, 11).await;
     assert!(editor.answer(&third).await["result"]["items"].is_array());
     editor.quit().await;
 }
