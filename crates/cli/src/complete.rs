@@ -37,12 +37,13 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
         options.n_max_tokens = n;
         options.decode_time = std::time::Duration::MAX;
     }
-    let request = Request { document: &document, offset, trigger: Trigger::Invoked };
+    let mut trees = complete::clean::Trees::default();
+    trees.open(&place.file, "");
+    let tree = trees.seen(&place.file).and_then(|seen| seen.tree(&document));
+    let request = Request { document: &document, offset, trigger: Trigger::Invoked, tree: tree.as_ref() };
     let mut completion =
         complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;
 
-    let mut trees = complete::clean::Trees::default();
-    trees.open(&place.file, "");
     completion.result = completion.result.and_then(|ghost| trees.clean(&place.file, &request, ghost));
 
     let mut stdout = std::io::stdout().lock();

@@ -149,7 +149,7 @@ mod tests {
         let answer = Answer { text: text.to_owned(), ..Answer::default() };
         cache.insert("file:///a", &document, offset, answer);
         let (document, offset) = place(now);
-        let request = Request { document: &document, offset, trigger: Trigger::Automatic };
+        let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
         let found = cache
             .find("file:///a", &request, &Options::default())
             .map(|found| found.result.map(|ghost| ghost.insert));

@@ -9,6 +9,8 @@
 
 use engine::{StopReason, TokenId, Tokenizer};
 
+use crate::Request;
+use crate::clean::goes_with;
 use crate::gate::Around;
 use crate::lines::{Doubt, Line, Writer};
 use crate::prompt::Prompt;
@@ -25,8 +27,9 @@ const MAX_MARGIN: f32 = 3.0;
 pub(crate) fn choose(
     writer: &mut Writer<'_>,
     prompt: &Prompt,
-    first: Line,
+    mut first: Line,
     doubts: Vec<Doubt>,
+    request: &Request<'_>,
     around: &Around,
     after: &str,
 ) -> Result<Line, engine::Error> {
@@ -34,10 +37,12 @@ pub(crate) fn choose(
         doubts.into_iter().filter(|doubt| doubt.margin >= -MAX_MARGIN).take(writer.n_others).collect();
     let is_whole = matches!(first.stop, StopReason::StopText | StopReason::EndOfGeneration);
     if doubts.is_empty() || !is_whole {
+        first.begin_at(around);
         return Ok(first);
     }
     let mut lines = writer.others(prompt, &first, &doubts)?;
     lines.insert(0, first);
+    lines.iter_mut().for_each(|line| line.begin_at(around));
     let mut seen = std::collections::BTreeSet::new();
     lines.retain(|line| seen.insert(line.text.clone()));
     if lines.len() == 1 {
@@ -60,7 +65,10 @@ pub(crate) fn choose(
         return Ok(lines.swap_remove(0));
     };
     let value = |idx: &usize| logprobs[*idx] + of_after[*idx];
-    let best = (0..lines.len()).rev().max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(0);
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by(|a, b| value(b).total_cmp(&value(a)));
+    let goes = |idx: &usize| goes_with(request, around, trim::without_tail(&lines[*idx].text, around));
+    let best = order.iter().copied().find(goes).unwrap_or(order[0]);
     Ok(lines.swap_remove(best))
 }
 

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use syntax::{Language, SyntaxTree};
+use syntax::{BlockForm, Language, SyntaxTree};
 use text::Snapshot;
 
+use crate::gate::{self, Around, indentation};
 use crate::{GhostText, NoneReason, Request};
 
 /// Longest time for a document's first parse: 10,000 lines.
@@ -25,7 +26,7 @@ pub struct Trees {
     by_uri: HashMap<String, Kept>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     language: Language,
     /// The tree of what the document was when it was last looked at.
@@ -39,6 +40,11 @@ impl Trees {
             Some(language) => self.by_uri.insert(uri.to_owned(), Kept { language, tree: None }),
             None => self.by_uri.remove(uri),
         };
+    }
+
+    /// Returns what is known of a document.
+    pub fn seen(&self, uri: &str) -> Option<Seen> {
+        self.by_uri.get(uri).cloned().map(Seen)
     }
 
     /// Forgets a document.
@@ -67,11 +73,58 @@ impl Trees {
         ghost: GhostText,
     ) -> Result<GhostText, NoneReason> {
         let Some(tree) = self.update(uri, request.document) else { return Ok(ghost) };
-        match tree.shorten(ghost.range.clone(), &ghost.insert, TRY) {
-            Some("") => Err(NoneReason::AddsError),
-            Some(sound) => Ok(GhostText { insert: sound.trim_end().to_owned(), ..ghost }),
-            None => Ok(ghost),
+        let around = gate::around(request);
+        let mut sound = tree.shorten(ghost.range.clone(), &ghost.insert, TRY).unwrap_or(&ghost.insert);
+        while !is_indented_right(tree.language(), &around, sound) {
+            sound = sound.rsplit_once('\n').map_or("", |(before, _)| before.trim_end());
         }
+        match sound {
+            "" => Err(NoneReason::AddsError),
+            sound => Ok(GhostText { insert: sound.trim_end().to_owned(), ..ghost }),
+        }
+    }
+}
+
+/// A document's language and its tree as it was last seen, for another thread.
+#[derive(Clone, Debug)]
+pub struct Seen(Kept);
+
+impl Seen {
+    /// Returns the tree of what the document has become.
+    pub fn tree(self, document: &Snapshot) -> Option<SyntaxTree> {
+        match self.0.tree {
+            Some(tree) => tree.updated(document, UPDATE),
+            None => SyntaxTree::parse(self.0.language, document, FIRST),
+        }
+    }
+}
+
+/// Returns whether a line at the cursor goes with the lines around it, as far as is known.
+pub(crate) fn goes_with(request: &Request<'_>, around: &Around, line: &str) -> bool {
+    let Some(tree) = request.tree else { return true };
+    is_indented_right(tree.language(), around, line)
+        && tree.adds_error(request.offset..request.offset, line, TRY) != Some(true)
+}
+
+/// Returns whether the last line of `text` at the cursor opens a block just if the next line is in one: in a language whose
+/// blocks are indented that is an error, which its grammar overlooks.
+fn is_indented_right(language: Language, around: &Around, text: &str) -> bool {
+    let next = around.below.as_deref().filter(|_| around.tail.trim().is_empty());
+    let (Some(next), BlockForm::Indentation) = (next, language.block_form()) else { return true };
+    let (is_first, last) = match text.rsplit_once('\n') {
+        Some((_, last)) => (false, last.to_owned()),
+        None => (true, format!("{}{text}", around.head)),
+    };
+    let is_mark = |mark: &str| last.trim_start().starts_with(mark);
+    if text.is_empty() || last.trim().is_empty() || language.line_comment().is_some_and(is_mark) {
+        return true;
+    }
+    let is_deeper = indentation(next) > indentation(&last);
+    match last.trim_end().chars().next_back() {
+        Some(':') => is_deeper,
+        // What is open goes on in any way.
+        Some('(' | '[' | '{' | ',' | '\\') => true,
+        _ => !(is_deeper && is_first && around.next_indent.is_some()),
     }
 }
 
@@ -85,7 +138,7 @@ mod tests {
     fn check(uri: &str, language_id: &str, marked: &str, insert: &str, expected: Result<&str, NoneReason>) {
         let offset = ByteOffset(marked.find("$0").expect("a cursor"));
         let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-        let request = Request { document: &document, offset, trigger: Trigger::Automatic };
+        let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
         let mut trees = Trees::default();
         trees.open(uri, language_id);
         let ghost = GhostText { insert: insert.to_owned(), range: offset..offset, version: 1 };
@@ -99,6 +152,17 @@ mod tests {
         check("file:///a", "python", "def f(x):\n    $0\n", "return x)", Err(NoneReason::AddsError));
         check("file:///a.py", "?", "def f(x):\n    $0\n", "return (x", Err(NoneReason::AddsError));
         check("file:///a", "rust", "fn f() {\n    $0\n}\n", "a();\n    if b {", Ok("a();"));
+        check("file:///a", "python", "def f(x):\n    $0\n    y = 1\n", "if x:", Err(NoneReason::AddsError));
+        check("file:///a", "python", "def f(x):\n    $0\n        y = 1\n", "if x:", Ok("if x:"));
+        check(
+            "file:///a",
+            "python",
+            "def f(x):\n    $0\n        y = 1\n",
+            "z = 2",
+            Err(NoneReason::AddsError),
+        );
+        check("file:///a", "python", "def f(x):\n    $0\n\ng()\n", "z = 2\n    if z:", Ok("z = 2"));
+        check("file:///a", "python", "def f(x):\n    $0", "if x:", Ok("if x:"));
         check("file:///a", "klingon", "fn f() {\n    $0\n}\n", "a();\n    if b {", Ok("a();\n    if b {"));
     }
 }

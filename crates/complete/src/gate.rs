@@ -13,8 +13,8 @@ pub struct Around {
     pub tail: String,
     /// The first line below that is not blank, without its line end.
     pub below: Option<String>,
-    /// Whether the line below goes on in the cursor's block: then one line is missing here, not a block.
-    pub is_followed: bool,
+    /// The indentation in bytes of the next line, if that is not blank.
+    pub next_indent: Option<usize>,
     /// Whether anything but white space stands before the cursor in the document.
     pub has_text_before: bool,
 }
@@ -33,13 +33,24 @@ pub fn around(request: &Request<'_>) -> Around {
     let n_lines = request.document.n_lines();
     let below = (line_idx + 1..n_lines.min(line_idx + 1 + N_MAX_LINES_BELOW)).find(|idx| !is_blank(idx));
     let next = request.line(line_idx + 1);
-    let is_followed = !next.trim().is_empty() && indentation(&next) >= indentation(head);
     Around {
         head: head.to_owned(),
         tail: tail.to_owned(),
         below: below.map(|idx| request.line(idx)),
-        is_followed,
+        next_indent: (!next.trim().is_empty()).then(|| indentation(&next)),
         has_text_before,
+    }
+}
+
+impl Around {
+    /// Returns whether the line below goes on in the cursor's block: then one line is missing here, not a block.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.next_indent.is_some_and(|next| next >= indentation(&self.head))
+    }
+
+    /// Returns whether the cursor stands behind the indentation of a line that has nothing else before it.
+    pub(crate) fn is_indented(&self) -> bool {
+        !self.head.is_empty() && self.head.trim().is_empty()
     }
 }
 
@@ -69,7 +80,7 @@ mod tests {
     fn check(marked: &str, trigger: Trigger, expected: Option<NoneReason>) {
         let offset = ByteOffset(marked.find("$0").expect("a cursor"));
         let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-        let request = Request { document: &document, offset, trigger };
+        let request = Request { document: &document, offset, trigger, tree: None };
         assert_eq!(gate(&request, &around(&request)), expected, "{marked:?}");
     }
 
@@ -87,13 +98,17 @@ mod tests {
     #[test]
     fn around_sees_line_ends_of_every_kind() {
         let document = Document::open("ab\r\ncé d\r\n\r\nef", 1).snapshot();
-        let around =
-            around(&Request { document: &document, offset: ByteOffset(7), trigger: Trigger::Invoked });
+        let around = around(&Request {
+            document: &document,
+            offset: ByteOffset(7),
+            trigger: Trigger::Invoked,
+            tree: None,
+        });
         let expected = Around {
             head: "cé".into(),
             tail: " d".into(),
             below: Some("ef".into()),
-            is_followed: false,
+            next_indent: None,
             has_text_before: true,
         };
         assert_eq!(around, expected);

@@ -67,7 +67,7 @@ pub fn complete(
     };
     let mut writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
     let prompt = prompt::prompt(engine.tokenizer(), &window, "");
-    let answer = write(&mut writer, &prompt, &window, &around, previous, on_text)?;
+    let answer = write(&mut writer, &prompt, &window, request, &around, previous, on_text)?;
     let statistics = writer.statistics;
     let result = if cancel.is_cancelled() {
         Err(NoneReason::Cancelled)
@@ -164,12 +164,13 @@ fn write(
     writer: &mut Writer<'_>,
     prompt: &Prompt,
     window: &Window,
+    request: &Request<'_>,
     around: &Around,
     previous: &str,
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, engine::Error> {
     let (first, doubts) = writer.line(prompt, previous, on_text)?;
-    let line = choice::choose(writer, prompt, first, doubts, around, &window.after)?;
+    let line = choice::choose(writer, prompt, first, doubts, request, around, &window.after)?;
     let mut answer = Answer {
         is_cut: matches!(line.stop, StopReason::MaxTokens | StopReason::Time),
         text: line.text,

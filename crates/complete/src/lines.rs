@@ -8,6 +8,7 @@ use engine::{
     StopReason, StopRules, TokenId,
 };
 
+use crate::gate::Around;
 use crate::prompt::Prompt;
 use crate::repetition::repetition;
 use crate::{Options, Statistics};
@@ -26,6 +27,15 @@ pub(crate) struct Line {
     pub(crate) logprobs: Vec<f32>,
     /// Why it ended.
     pub(crate) stop: StopReason,
+}
+
+impl Line {
+    /// Takes off white space at its beginning where the editor has indented the line already.
+    pub(crate) fn begin_at(&mut self, around: &Around) {
+        if around.is_indented() {
+            self.text.drain(..self.text.len() - self.text.trim_start().len());
+        }
+    }
 }
 
 /// A place in a line where another token would have been nearly as likely.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use engine::{Generation, Timings};
+use syntax::SyntaxTree;
 use text::{ByteOffset, Snapshot};
 
 use crate::Answer;
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub offset: ByteOffset,
     /// Who asked.
     pub trigger: Trigger,
+    /// The document's tree, where there is one at hand: of a few lines one is chosen that adds no error to it.
+    pub tree: Option<&'a SyntaxTree>,
 }
 
 impl Request<'_> {

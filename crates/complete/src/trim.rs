@@ -74,7 +74,7 @@ fn whole_words(answer: &str) -> &str {
 
 /// Returns the byte at which the shown part is known to end.
 fn end(answer: &str, around: &Around) -> Option<usize> {
-    let is_block = around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed;
+    let is_block = around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed();
     if !is_block {
         return answer.find('\n');
     }
@@ -150,7 +150,7 @@ mod tests {
             head: head.into(),
             tail: tail.into(),
             below: below.map(Into::into),
-            is_followed: false,
+            next_indent: None,
             has_text_before: true,
         }
     }

@@ -76,8 +76,12 @@ mod tests {
 
     fn prefix(text: &str, n_max_bytes: usize) -> String {
         let document = Document::open(text, 1).snapshot();
-        let request =
-            Request { document: &document, offset: ByteOffset(text.len()), trigger: Trigger::Automatic };
+        let request = Request {
+            document: &document,
+            offset: ByteOffset(text.len()),
+            trigger: Trigger::Automatic,
+            tree: None,
+        };
         window(&request, &Options { n_max_prefix_bytes: n_max_bytes, ..Options::default() }, 0).prefix
     }
 
@@ -101,7 +105,8 @@ mod tests {
     #[test]
     fn the_model_sees_plain_line_ends_and_the_document_gets_its_own() {
         let document = Document::open("a\r\nb", 1).snapshot();
-        let request = Request { document: &document, offset: ByteOffset(4), trigger: Trigger::Automatic };
+        let request =
+            Request { document: &document, offset: ByteOffset(4), trigger: Trigger::Automatic, tree: None };
         let window = window(&request, &Options::default(), 0);
         assert_eq!(window.prefix, "a\nb");
         assert_eq!(window.line_ends("c\nd".into()), "c\r\nd");

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use complete::clean::Seen;
 use complete::{Answer, Completion, Options, Request, Trigger};
 use crossbeam_channel::{Receiver, Sender};
 use engine::{CancelToken, Engine};
@@ -55,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) document: Snapshot,
     pub(crate) offset: ByteOffset,
     pub(crate) trigger: Trigger,
+    /// What is known of the document's syntax.
+    pub(crate) seen: Option<Seen>,
     pub(crate) work: Work,
     /// Where others see what is written so far.
     pub(crate) heard: Arc<Mutex<String>>,
@@ -103,7 +106,9 @@ pub(crate) fn run(
 }
 
 fn work(engine: &Engine, options: &Options, job: &Job) -> Result<Outcome, engine::Error> {
-    let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger };
+    let tree = job.seen.clone().and_then(|seen| seen.tree(&job.document));
+    let request =
+        Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree: tree.as_ref() };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         true

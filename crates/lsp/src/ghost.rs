@@ -352,9 +352,18 @@ impl Ghosts {
             Work::Complete { .. } => String::new(),
         };
         let heard = Arc::new(Mutex::new(heard));
+        let seen = self.trees.seen(&uri);
         let Place { document, offset, trigger } = place.clone();
-        let job =
-            Job { key, document, offset, trigger, work, heard: Arc::clone(&heard), cancel: cancel.clone() };
+        let job = Job {
+            key,
+            document,
+            offset,
+            trigger,
+            seen,
+            work,
+            heard: Arc::clone(&heard),
+            cancel: cancel.clone(),
+        };
         self.running = Some(Running { key, uri, place, heard, cancel, is_ahead, unwanted: None });
         if self.jobs.try_send(job).is_err() {
             // The thread is gone: it panicked where it must not.
@@ -547,7 +556,7 @@ impl Place {
     }
 
     fn request(&self) -> Request<'_> {
-        Request { document: &self.document, offset: self.offset, trigger: self.trigger }
+        Request { document: &self.document, offset: self.offset, trigger: self.trigger, tree: None }
     }
 }
 
