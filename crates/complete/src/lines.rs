@@ -205,6 +205,7 @@ impl<'a> Writer<'a> {
             prompt: prompt.tokens.clone(),
             healed: prompt.healed.clone(),
             grammar: None,
+            shown: Vec::new(),
             sampling: Sampling::greedy(),
             stop: StopRules {
                 n_max_tokens: self.options.n_max_tokens,

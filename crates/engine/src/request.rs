@@ -84,6 +84,9 @@ pub struct GenerateRequest {
     pub healed: Vec<u8>,
     /// What the answer must be, after the healed bytes; anything when not set.
     pub grammar: Option<GrammarSpec>,
+    /// Special tokens whose names stand in the answer's text, such as the markers of a tool call; of the others
+    /// nothing is seen there. They are names in a text, which no tokenizer makes special tokens of (I-3).
+    pub shown: Vec<TokenId>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// When to stop.

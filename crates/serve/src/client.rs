@@ -107,7 +107,7 @@ impl Link for Client {
         on_text: &mut dyn FnMut(usize, &str) -> bool,
         cancel: &CancelToken,
     ) -> Result<Vec<Generation>, engine::Error> {
-        match self.ask(&Ask::Generate(to_wire::generate(request, n_answers)), on_text, cancel)? {
+        match self.ask(&Ask::Generate(Box::new(to_wire::generate(request, n_answers))), on_text, cancel)? {
             Tell::Generated(answers) if answers.len() == n_answers => {
                 Ok(answers.into_iter().map(from_wire::generated).collect())
             }

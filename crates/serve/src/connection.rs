@@ -253,7 +253,7 @@ impl Work {
                     self.client.tell(self.id, Tell::Text { answer_idx, text: text.to_owned() });
                     !running.enough[answer_idx].load(Ordering::Acquire)
                 };
-                let (n_answers, request) = (request.n_answers, from_wire::generate(request));
+                let (n_answers, request) = (request.n_answers, from_wire::generate(*request));
                 match shared.engine.generate_many(request, n_answers, &mut on_text, &running.cancel) {
                     Ok(answers) => Tell::Generated(
                         answers

@@ -26,7 +26,7 @@ pub(crate) struct Call {
 pub(crate) enum Ask {
     /// Must come first.
     Hello(Hello),
-    Generate(Generate),
+    Generate(Box<Generate>),
     Score(Score),
     /// The answer to the call of this id is not wanted any more; it still comes, shortened.
     Cancel,
@@ -89,6 +89,7 @@ pub(crate) struct Generate {
     pub(crate) prompt: Vec<u32>,
     pub(crate) healed: Vec<u8>,
     pub(crate) grammar: Option<Grammar>,
+    pub(crate) shown: Vec<u32>,
     pub(crate) draft_extent: DraftExtent,
     pub(crate) original: Vec<u32>,
     pub(crate) previous: Vec<u32>,
@@ -190,6 +191,10 @@ pub(crate) enum Failed {
     Busy {
         n_waiting: usize,
     },
+    Grammar {
+        fault: GrammarFault,
+        what: String,
+    },
     /// A frame that is not understood, or a call out of turn: the client's fault.
     Malformed {
         message: String,
@@ -198,4 +203,17 @@ pub(crate) enum Failed {
         message: String,
         hint: Option<String>,
     },
+}
+
+/// What is wrong with a grammar; an engine's caller can mend it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GrammarFault {
+    Syntax,
+    Unsupported,
+    Unsatisfiable,
+    TooExpensive,
+    DeadEnd,
+    Vocabulary,
+    Failed,
 }

@@ -77,6 +77,7 @@ impl LineArm {
             prompt,
             healed,
             grammar: None,
+            shown: Vec::new(),
             sampling: Sampling {
                 temperature: 0.8,
                 top_k: 50,

@@ -67,6 +67,7 @@ fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> Gener
         prompt: prompt.to_vec(),
         healed: Vec::new(),
         grammar: None,
+        shown: Vec::new(),
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: Drafting { extent: DraftExtent::Off, ..Drafting::default() },

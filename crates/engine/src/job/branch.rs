@@ -178,7 +178,7 @@ impl Branch {
         if limits.request.n_top > 0 {
             self.top.push(top_tokens(parts.logits.row_mut(logits_idx), limits.request.n_top));
         }
-        self.push(&parts.tokenizer, token, logprob);
+        self.push(&parts.tokenizer, &limits.request.shown, token, logprob);
         if let Some(constraint) = &mut self.constraint {
             constraint.advance(token)?;
         }
@@ -286,10 +286,10 @@ impl Branch {
         Ok(Some((token, logits[token.0 as usize] - log_sum)))
     }
 
-    fn push(&mut self, tokenizer: &Tokenizer, token: TokenId, logprob: f32) {
+    fn push(&mut self, tokenizer: &Tokenizer, shown: &[TokenId], token: TokenId, logprob: f32) {
         self.tokens.push(token);
         self.logprobs.push(logprob);
-        let bytes = tokenizer.token_bytes(token);
+        let bytes = tokenizer.shown_bytes(token, shown);
         let n_hidden = self.n_hidden.min(bytes.len());
         self.n_hidden -= n_hidden;
         self.text.push_str(self.decoder.push(&bytes[n_hidden..]));

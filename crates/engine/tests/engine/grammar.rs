@@ -249,6 +249,28 @@ fn i_3_the_name_of_a_special_token_in_a_json_string_is_text() {
 }
 
 #[test]
+fn a_special_token_stands_in_the_text_only_where_it_is_to_be_shown() {
+    let tokenizer = engine().tokenizer();
+    let special = tokenizer.special("<|im_start|>").unwrap();
+    let mut asked = request("Say it: ", GrammarSpec::Lark("start: \"a\" <|im_start|> \"b\"".into()), 0);
+    let mut say = |shown: Vec<TokenId>| {
+        asked.shown = shown;
+        let mut heard = String::new();
+        let mut on_text = |text: &str| {
+            heard.push_str(text);
+            true
+        };
+        let generation = engine().generate(asked.clone(), &mut on_text, &CancelToken::new()).unwrap();
+        assert_eq!(generation.text, heard);
+        assert!(generation.tokens.contains(&special));
+        heard
+    };
+    assert_eq!(say(Vec::new()), "ab");
+    assert_eq!(say(vec![special]), "a<|im_start|>b");
+    assert_eq!(say(vec![TokenId(special.0 + 1)]), "ab");
+}
+
+#[test]
 fn a_grammar_that_cannot_be_used_is_an_error_with_a_hint() {
     let check = |spec: GrammarSpec, is_expected: fn(&GrammarError) -> bool| {
         let started = Instant::now();

@@ -29,6 +29,7 @@ fn greedy(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         prompt,
         healed: Vec::new(),
         grammar: None,
+        shown: Vec::new(),
         sampling: Sampling::greedy(),
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: Drafting::default(),

@@ -94,6 +94,7 @@ impl Job {
                     prompt: self.prompt_of(idx).tokens.clone(),
                     healed: Vec::new(),
                     grammar: None,
+                    shown: Vec::new(),
                     sampling,
                     stop: self.stop.clone(),
                     drafting: engine::Drafting::default(),

@@ -93,6 +93,7 @@ fn wish(params: Params, prompt: Prompt, n_predict: usize) -> Wish {
             prompt: prompt.tokens,
             healed: prompt.healed,
             grammar: None,
+            shown: Vec::new(),
             sampling,
             // With 0 the caller wants the prompt in the KV cache; the one token is not shown.
             stop: StopRules {

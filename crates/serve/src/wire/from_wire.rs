@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use engine::{
-    DraftExtent, Drafting, GenerateRequest, Generation, GrammarSpec, KvFull, Sampling, ScoreRequest,
-    StopReason, StopRules, TokenId,
+    DraftExtent, Drafting, GenerateRequest, Generation, GrammarError, GrammarSpec, KvFull, Sampling,
+    ScoreRequest, StopReason, StopRules, TokenId,
 };
 
 use crate::wire;
 
-use super::{Failed, Generate, Generated, Priority, Reason, Score, Scored};
+use super::{Failed, Generate, Generated, GrammarFault, Priority, Reason, Score, Scored};
 
 pub(crate) fn generate(request: Generate) -> GenerateRequest {
     GenerateRequest {
         prompt: ids(request.prompt),
         healed: request.healed,
         grammar: request.grammar.map(grammar),
+        shown: ids(request.shown),
         drafting: Drafting {
             extent: match request.draft_extent {
                 wire::DraftExtent::Off => DraftExtent::Off,
@@ -103,10 +104,23 @@ pub(crate) fn failed(failed: Failed) -> engine::Error {
         Failed::UnknownToken { token } => engine::Error::UnknownToken(token),
         Failed::KvFull { n_blocks } => engine::Error::KvFull(KvFull { n_blocks }),
         Failed::Busy { n_waiting } => engine::Error::Busy { n_waiting },
+        Failed::Grammar { fault, what } => engine::Error::Grammar(grammar_error(fault, what)),
         Failed::Malformed { message } => {
             engine::Error::Link { message: format!("the server did not understand: {message}"), hint: None }
         }
         Failed::Other { message, hint } => engine::Error::Link { message, hint },
+    }
+}
+
+fn grammar_error(fault: GrammarFault, what: String) -> GrammarError {
+    match fault {
+        GrammarFault::Syntax => GrammarError::Syntax(what),
+        GrammarFault::Unsupported => GrammarError::Unsupported(what),
+        GrammarFault::Unsatisfiable => GrammarError::Unsatisfiable(what),
+        GrammarFault::TooExpensive => GrammarError::TooExpensive(what),
+        GrammarFault::DeadEnd => GrammarError::DeadEnd,
+        GrammarFault::Vocabulary => GrammarError::Vocabulary(what),
+        GrammarFault::Failed => GrammarError::Failed(what),
     }
 }
 
@@ -147,6 +161,8 @@ mod tests {
         assert!(check(engine::Error::UnknownToken(7)));
         assert!(check(engine::Error::KvFull(KvFull { n_blocks: 3 })));
         assert!(check(engine::Error::Busy { n_waiting: 64 }));
+        assert!(check(engine::Error::Grammar(GrammarError::Unsupported("`not`".to_owned()))));
+        assert!(check(engine::Error::Grammar(GrammarError::DeadEnd)));
         assert!(!check(engine::Error::Inconsistent("a tensor".to_owned())));
         assert!(!check(engine::Error::Gone));
     }

@@ -3,11 +3,13 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use engine::{DraftExtent, GenerateRequest, Generation, GrammarSpec, ScoreRequest, StopReason, TokenId};
+use engine::{
+    DraftExtent, GenerateRequest, Generation, GrammarError, GrammarSpec, ScoreRequest, StopReason, TokenId,
+};
 
 use crate::wire;
 
-use super::{Failed, Generate, Generated, Priority, Reason, Score, Scored};
+use super::{Failed, Generate, Generated, GrammarFault, Priority, Reason, Score, Scored};
 
 pub(crate) fn generate(request: GenerateRequest, n_answers: usize) -> Generate {
     Generate {
@@ -20,6 +22,7 @@ pub(crate) fn generate(request: GenerateRequest, n_answers: usize) -> Generate {
             GrammarSpec::Regex(regex) => wire::Grammar::Regex(regex),
             GrammarSpec::Lark(lark) => wire::Grammar::Lark(lark),
         }),
+        shown: ids(&request.shown),
         draft_extent: match request.drafting.extent {
             DraftExtent::Off => wire::DraftExtent::Off,
             DraftExtent::WhatPays => wire::DraftExtent::WhatPays,
@@ -92,6 +95,7 @@ pub(crate) fn failed(error: &engine::Error) -> Failed {
         engine::Error::UnknownToken(token) => Failed::UnknownToken { token: *token },
         engine::Error::KvFull(full) => Failed::KvFull { n_blocks: full.n_blocks },
         engine::Error::Busy { n_waiting } => Failed::Busy { n_waiting: *n_waiting },
+        engine::Error::Grammar(error) => grammar(error),
         error => {
             let mut message = error.to_string();
             if let Some(source) = error.source() {
@@ -100,6 +104,19 @@ pub(crate) fn failed(error: &engine::Error) -> Failed {
             Failed::Other { message, hint: error.hint().map(str::to_owned) }
         }
     }
+}
+
+fn grammar(error: &GrammarError) -> Failed {
+    let (fault, what) = match error {
+        GrammarError::Syntax(what) => (GrammarFault::Syntax, what.as_str()),
+        GrammarError::Unsupported(what) => (GrammarFault::Unsupported, what.as_str()),
+        GrammarError::Unsatisfiable(what) => (GrammarFault::Unsatisfiable, what.as_str()),
+        GrammarError::TooExpensive(what) => (GrammarFault::TooExpensive, what.as_str()),
+        GrammarError::DeadEnd => (GrammarFault::DeadEnd, ""),
+        GrammarError::Vocabulary(what) => (GrammarFault::Vocabulary, what.as_str()),
+        GrammarError::Failed(what) => (GrammarFault::Failed, what.as_str()),
+    };
+    Failed::Grammar { fault, what: what.to_owned() }
 }
 
 fn priority(priority: engine::Priority) -> Priority {

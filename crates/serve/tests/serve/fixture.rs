@@ -43,6 +43,7 @@ pub fn request(prompt: Vec<TokenId>, n_max_tokens: usize) -> GenerateRequest {
         prompt,
         healed: Vec::new(),
         grammar: None,
+        shown: Vec::new(),
         sampling: Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 },
         stop: StopRules { n_max_tokens, texts: Vec::new(), decode_time: None },
         drafting: engine::Drafting::default(),
@@ -222,7 +223,7 @@ pub fn hello(identity: &str) -> Value {
 
 pub fn generate_call(id: u64, prompt: &[TokenId], n_max_tokens: usize) -> Value {
     let ids: Vec<u32> = prompt.iter().map(|token| token.0).collect();
-    json!({"id": id, "ask": {"generate": {"n_answers": 1, "prompt": ids, "healed": [], "grammar": null,
+    json!({"id": id, "ask": {"generate": {"n_answers": 1, "prompt": ids, "healed": [], "grammar": null, "shown": [],
         "draft_extent": "what_pays", "original": [], "previous": [], "temperature_bits": 0, "top_k": 0,
         "top_p_bits": 1.0_f32.to_bits(), "seed": 0, "n_max_tokens": n_max_tokens, "stop_texts": [],
         "decode_time_us": null, "n_top": 0, "priority": "interactive"}}})
