@@ -10,6 +10,7 @@ mod expansion;
 mod grammar;
 mod healed;
 mod healing;
+mod place;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,8 @@ use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreRe
 use crate::retained::Retained;
 use crate::scheduler::Load;
 use crate::{
-    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, KvPool, KvType, Logits, ModelSpec,
-    Priority, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
+    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, GrammarSpec, KvPool, KvType, Logits,
+    ModelSpec, Priority, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
 };
 
 /// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
@@ -228,6 +228,15 @@ impl Engine {
         let (reply, replies) = crossbeam_channel::bounded::<ScoreReply>(1);
         submit(load, inbox, Box::new(ScoreJob::new(request, caller(reply, 0, cancel))))?;
         replies.recv().unwrap_or(Err(Error::Gone))
+    }
+
+    /// Compiles a grammar as a request would, and forgets it.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`]: its author can mend it. That it compiles does not mean that this vocabulary can follow it.
+    pub fn check_grammar(&self, spec: &GrammarSpec) -> Result<(), Error> {
+        self.shared.grammars.compile(spec)?;
+        Ok(())
     }
 
     /// Compiles what constrains an answer here, on the caller's thread: the engine thread has others to serve.

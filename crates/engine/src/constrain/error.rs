@@ -46,6 +46,34 @@ impl GrammarError {
         }
     }
 
+    /// Returns the error with the place in a schema that is to blame; nothing is added for the root.
+    pub(super) fn at(self, pointer: &str) -> Self {
+        if pointer.is_empty() {
+            return self;
+        }
+        let placed = |what: String| format!("{what}, at `{pointer}`");
+        match self {
+            Self::Syntax(what) => Self::Syntax(placed(what)),
+            Self::Unsupported(what) => Self::Unsupported(placed(what)),
+            Self::Unsatisfiable(what) => Self::Unsatisfiable(placed(what)),
+            Self::TooExpensive(what) => Self::TooExpensive(placed(what)),
+            other => other,
+        }
+    }
+
+    /// Returns what is wrong, without the kind of wrong it is.
+    pub(super) fn what(&self) -> &str {
+        match self {
+            Self::Syntax(what)
+            | Self::Unsupported(what)
+            | Self::Unsatisfiable(what)
+            | Self::TooExpensive(what)
+            | Self::Vocabulary(what)
+            | Self::Failed(what) => what,
+            Self::DeadEnd => "",
+        }
+    }
+
     /// Returns the error that `llguidance` told in words, which is all it tells.
     pub(super) fn told(message: &str) -> Self {
         let message = summary(message);

@@ -54,7 +54,11 @@ pub(super) fn of_lark(lark: &str) -> u64 {
             true => before.get(name).copied().unwrap_or(1),
             false => 1,
         };
-        sizes.extend(bodies.iter().map(|(name, body)| (*name, of_body(body, &size))));
+        for (name, body) in &bodies {
+            // A nested grammar may use a name once more.
+            let largest = sizes.entry(name).or_default();
+            *largest = (*largest).max(of_body(body, &size));
+        }
         if sizes == before {
             break;
         }
@@ -201,5 +205,6 @@ mod tests {
         check("start: sum\nsum: sum \"+\" sum | /[0-9]{3}/", 6);
         check("start: \"(((\" /a\\/{5}/ // {9} (\n", 3 + 6);
         check("start: %json { \"maxLength\": 99999 }", 1 + 9);
+        check("start: A\nA: B{9}\nB: \"ab\"\nx: %lark {\nstart: A\nA: \"a\"\n}", 18);
     }
 }

@@ -4,7 +4,7 @@
 
 use llguidance::JsonCompileOptions;
 use llguidance::api::TopLevelGrammar;
-use serde_json::{Value, json};
+use serde_json::{Deserializer, Value, json};
 
 use super::{GrammarError, expansion};
 
@@ -51,6 +51,7 @@ impl GrammarSpec {
             Self::Lark(lark) => {
                 check_length(lark)?;
                 check_expansion(expansion::of_lark(lark))?;
+                embedded_schemas(lark).try_for_each(|schema| check_schema(&schema))?;
                 if lark.contains("allow_invalid_utf8") {
                     return Err(GrammarError::Unsupported(
                         "`allow_invalid_utf8`: an answer is text".to_owned(),
@@ -63,11 +64,7 @@ impl GrammarSpec {
 }
 
 fn json_schema(schema: &Value) -> Result<TopLevelGrammar, GrammarError> {
-    if !is_within(schema, N_MAX_DEPTH) {
-        return Err(GrammarError::TooExpensive(format!("the schema nests deeper than {N_MAX_DEPTH}")));
-    }
-    check_length(&schema.to_string())?;
-    check_expansion(n_expanded(schema))?;
+    check_schema(schema)?;
     let mut schema = match schema {
         Value::Bool(true) => json!({}),
         schema => schema.clone(),
@@ -79,6 +76,19 @@ fn json_schema(schema: &Value) -> Result<TopLevelGrammar, GrammarError> {
         one_line().apply_to(&mut schema);
     }
     Ok(TopLevelGrammar::from_json_schema(schema))
+}
+
+fn check_schema(schema: &Value) -> Result<(), GrammarError> {
+    if !is_within(schema, N_MAX_DEPTH) {
+        return Err(GrammarError::TooExpensive(format!("the schema nests deeper than {N_MAX_DEPTH}")));
+    }
+    check_length(&schema.to_string())?;
+    check_expansion(n_expanded(schema))
+}
+
+/// Returns the schemas that stand in a Lark grammar. What is no JSON is an error where it is compiled.
+fn embedded_schemas(lark: &str) -> impl Iterator<Item = Value> {
+    lark.split("%json").skip(1).filter_map(|rest| Deserializer::from_str(rest).into_iter().next()?.ok())
 }
 
 /// White space that is free lets a small model at temperature 1 write it for ever, and forces no tokens.

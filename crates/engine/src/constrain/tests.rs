@@ -349,6 +349,7 @@ fn a_grammar_that_costs_too_much_is_refused_or_followed_within_a_second() {
             let many = "(a{1000}){1000}";
             check(GrammarSpec::JsonSchema(json!({ "items": { "type": "string", "pattern": many } })), true);
             check(GrammarSpec::JsonSchema(json!({ "patternProperties": { many: {} } })), true);
+            check(lark(&format!("start: %json {{\"type\": \"string\", \"pattern\": \"{many}\"}}")), true);
             check(regex(&deep(100_000)), true);
             check(lark(&format!("start: {}", deep(100_000))), true);
             check(regex(&"a".repeat(300_000)), true);
@@ -367,4 +368,25 @@ fn a_grammar_that_costs_too_much_is_refused_or_followed_within_a_second() {
         let thread = std::thread::Builder::new().name("small stack".into()).stack_size(2 << 20);
         thread.spawn_scoped(scope, run).expect("a thread").join().expect("no panic");
     });
+}
+
+#[test]
+fn a_fault_in_a_schema_is_told_with_its_place() {
+    let check = |schema: serde_json::Value, place: &str| {
+        let error = compile(&GrammarSpec::JsonSchema(schema)).err().expect("it is refused");
+        let told = error.to_string();
+        let found = told.split_once(", at `").map_or("", |(_, rest)| rest.trim_end_matches('`'));
+        assert_eq!(found, place, "{told}");
+    };
+    let wrong = || json!({ "type": "strin" });
+    check(json!({ "properties": { "ok": {}, "a/b": { "items": wrong() } } }), "/properties/a~1b/items");
+    check(json!({ "anyOf": [{ "type": "null" }, wrong()] }), "/anyOf/1");
+    check(json!({ "properties": { "a": { "not": {} } } }), "/properties/a");
+    let used = json!({ "properties": { "ok": {}, "a": { "$ref": "#/$defs/x" } }, "$defs": { "x": wrong() } });
+    check(used, "/properties/a");
+    check(wrong(), "");
+    // What is wrong with another part is not to blame.
+    let two =
+        json!({ "properties": { "a": { "minimum": 3, "maximum": 2 }, "b": wrong() }, "required": ["b"] });
+    check(two, "/properties/b");
 }

@@ -5,11 +5,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
 use llguidance::toktrie::{INVALID_TOKEN, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+use llguidance::{ParserFactory, TokenParser};
 
-use super::{Grammar, GrammarError, GrammarSpec};
+use super::{Grammar, GrammarError, GrammarSpec, place};
 use crate::{TokenId, Tokenizer};
 
 /// Tokens that lie wholly inside a JSON string, whatever its schema: their part of a mask is made once.
@@ -41,11 +41,20 @@ impl GrammarVocabulary {
     /// # Errors
     /// All of [`GrammarError`] but `DeadEnd`: the grammar's author can fix them.
     pub(crate) fn compile(&self, spec: &GrammarSpec) -> Result<Grammar, GrammarError> {
+        self.parser(spec).map(Grammar::new).map_err(|error| match spec {
+            GrammarSpec::JsonSchema(schema) => {
+                let place =
+                    place::of(schema, &error, |part| self.parser(&GrammarSpec::JsonSchema(part)).err());
+                error.at(&place)
+            }
+            _ => error,
+        })
+    }
+
+    fn parser(&self, spec: &GrammarSpec) -> Result<TokenParser, GrammarError> {
         let factory = self.factory.get_or_init(|| build(&self.tokenizer)).as_ref().map_err(Clone::clone)?;
         let grammar = spec.to_llguidance()?;
-        let parser =
-            factory.create_parser(grammar).map_err(|error| GrammarError::told(&format!("{error:#}")))?;
-        Ok(Grammar::new(parser))
+        factory.create_parser(grammar).map_err(|error| GrammarError::told(&format!("{error:#}")))
     }
 }
 
