@@ -14,6 +14,7 @@ mod mark;
 mod message;
 mod parser;
 mod python;
+mod retold;
 mod source;
 mod template;
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod wire;
 
 pub use error::Error as ChatError;
 pub use format::{ChatFormat, ReasoningTags, ToolFormat};
-pub use grammar::{ToolGrammar, tool_call_grammar};
+pub use grammar::{AnswerRule, CallCount, CallRule, answer_grammar};
 pub use message::{ChatRequest, Message, Prompt, Role, Tool, ToolCall};
 pub use parser::{ChatDelta, ChatParser};
 pub use template::ChatTemplate;

@@ -35,8 +35,8 @@ pub use cancel::CancelToken;
 pub use constrain::{GrammarError, GrammarSpec};
 
 pub use chat::{
-    ChatDelta, ChatError, ChatFormat, ChatParser, ChatRequest, ChatTemplate, Message, Prompt, ReasoningTags,
-    Role, Tool, ToolCall, ToolFormat, ToolGrammar, tool_call_grammar,
+    AnswerRule, CallCount, CallRule, ChatDelta, ChatError, ChatFormat, ChatParser, ChatRequest, ChatTemplate,
+    Message, Prompt, ReasoningTags, Role, Tool, ToolCall, ToolFormat, answer_grammar,
 };
 pub use drafter::{
     Combined, Corpus, Draft, DraftCounts, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer,

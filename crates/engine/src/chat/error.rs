@@ -35,9 +35,6 @@ pub enum Error {
     /// The template worked longer, or wrote more, than any honest one.
     #[error("the model's chat template does not end within its limits ({0})")]
     Limit(&'static str),
-    /// The conversation has tools and the template says nothing of them.
-    #[error("the model's chat template has no tools")]
-    NoTools,
     /// There is nothing to answer.
     #[error("the conversation has no messages")]
     NoMessages,
@@ -48,7 +45,6 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoTemplate => "choose a chat model with `--model`; this one only continues text",
-            Self::NoTools => "choose a model trained to call tools with `--model`, or send no tools",
             Self::Metadata(error) => error.hint(),
             Self::Syntax { .. } | Self::Failed { .. } | Self::Limit(_) => {
                 "the file's template is broken or not supported: get another conversion of the model"

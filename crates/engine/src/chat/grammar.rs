@@ -1,69 +1,208 @@
-//! Grammars that make a model's answer a tool call.
+//! Grammars of chat answers: thoughts first where the model thinks, then content, tool calls, or either.
 //!
-//! In: a wire format and the tools on offer. Out: Lark, as llguidance reads it, and what begins a call.
+//! In: a prompt's wire format, the tools on offer, what the answer must be. Out: a [`GrammarSpec`].
+//! Never: lets a tool's or a schema's words be more than text in the grammar.
 //! Source: llguidance's `docs/syntax.md`; its options for JSON, `JsonCompileOptions`.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Tool, ToolFormat};
-use crate::Tokenizer;
+use super::{Prompt, Tool, ToolFormat};
+use crate::{GrammarSpec, Tokenizer};
 
-/// What makes an answer one or more calls of the tools on offer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToolGrammar {
-    /// The grammar, in llguidance's Lark; it begins with the trigger.
-    pub lark: String,
-    /// The text a call begins with, for a caller that constrains only from there on. Where it is a
-    /// special token it is one of [`Prompt::shown`](super::Prompt::shown).
-    pub trigger: &'static str,
+/// How many tools one answer calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallCount {
+    /// One.
+    One,
+    /// One or more.
+    Many,
 }
 
-/// Returns the grammar of answers that call one or more of `tools`, or `None` without tools.
-pub fn tool_call_grammar(format: ToolFormat, tools: &[Tool], tokenizer: &Tokenizer) -> Option<ToolGrammar> {
-    if tools.is_empty() {
-        return None;
-    }
-    let mark = |name: &str| marker(tokenizer, name);
-    let alternatives: Vec<String> = (0..tools.len()).map(|idx| format!("tool_{idx}")).collect();
-    let any = alternatives.join(" | ");
-    let (start, trigger) = match format {
-        ToolFormat::Hermes => {
-            let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
-            (
-                format!("start: call (\"\\n\" call)*\ncall: {open} \"\\n\" ({any}) \"\\n\" {close}"),
-                "<tool_call>",
-            )
+/// Whether an answer calls tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CallRule {
+    /// It does not.
+    #[default]
+    Never,
+    /// The model decides; once it begins to call, it does nothing else.
+    May(CallCount),
+    /// It is a call and nothing else.
+    Must(CallCount),
+}
+
+/// What an answer must be, once the model has thought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AnswerRule {
+    /// Whether it calls tools.
+    pub calls: CallRule,
+    /// What it says where it calls none; anything when not set.
+    pub content: Option<GrammarSpec>,
+}
+
+/// Returns the grammar of answers to `prompt` that follow `rule` and call none but `tools`, or `None` where any answer
+/// does: nothing is ruled, or calls are free in a format that tells them from text only at their end (Llama 3.1).
+///
+/// A model that thinks may do so first, in whatever words.
+pub fn answer_grammar(
+    prompt: &Prompt,
+    tools: &[Tool],
+    rule: &AnswerRule,
+    tokenizer: &Tokenizer,
+) -> Option<GrammarSpec> {
+    let calls = match (prompt.format.tools, rule.calls) {
+        (Some(format), CallRule::May(count) | CallRule::Must(count)) if !tools.is_empty() => {
+            Some(Calls::new(format, tools, count, tokenizer))
         }
-        ToolFormat::QwenXml => {
-            let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
-            (
-                format!("start: call (\"\\n\" call)*\ncall: {open} \"\\n\" ({any}) \"\\n\" {close}"),
-                "<tool_call>",
-            )
-        }
-        ToolFormat::DeepSeek => {
-            let begin = mark("<｜tool▁calls▁begin｜>");
-            let end = mark("<｜tool▁calls▁end｜>");
-            let (call, separator) = (mark("<｜tool▁call▁begin｜>"), mark("<｜tool▁sep｜>"));
-            let call_end = mark("<｜tool▁call▁end｜>");
-            let start = format!(
-                "start: {begin} call (\"\\n\" call)* {end}\ncall: {call} \"function\" {separator} ({any}) \"\\n```\" {call_end}"
-            );
-            (start, "<｜tool▁calls▁begin｜>")
-        }
-        ToolFormat::Mistral => {
-            let open = mark("[TOOL_CALLS]");
-            (format!("start: {open} \"[\" call (\", \" call)* \"]\"\ncall: {any}"), "[TOOL_CALLS]")
-        }
-        ToolFormat::Llama3 => (format!("start: {any}"), "{\"name\": \""),
+        _ => None,
     };
-    let mut lark = format!("%llguidance {{}}\n{start}\n");
-    for (idx, tool) in tools.iter().enumerate() {
-        write_tool(&mut lark, format, idx, tool);
+    let is_must = matches!(rule.calls, CallRule::Must(_));
+    let content = rule.content.as_ref().filter(|_| !(is_must && calls.is_some()));
+    let has_thoughts = prompt.starts_in_reasoning || prompt.format.reasoning.is_some();
+    let (body, is_free) = match (&calls, content) {
+        (None, None) => return None,
+        (None, Some(content)) if !has_thoughts => return Some(content.clone()),
+        (None, Some(_)) => ("content".to_owned(), false),
+        (Some(calls), Some(_)) => (format!("content | {}", calls.whole()), false),
+        (Some(calls), None) if is_must => (calls.whole(), false),
+        (Some(calls), None) => (calls.after_text()?, true),
+    };
+    let mut lark = format!("%llguidance {{}}\n{}body: {body}\n", start(prompt, is_free, tokenizer));
+    if is_free {
+        lark.push_str("TEXT: /(?s:.*)/\n");
     }
-    Some(ToolGrammar { lark, trigger })
+    if let Some(content) = content {
+        let _ = writeln!(lark, "content: {}", said(content));
+    }
+    if let Some(calls) = calls {
+        lark.push_str(&calls.rules);
+    }
+    Some(GrammarSpec::Lark(lark))
+}
+
+/// Returns the rules up to `body`. A `body` that begins with free text needs no rule for the space before it, and cannot
+/// be told from thoughts whose tag is text.
+fn start(prompt: &Prompt, is_free: bool, tokenizer: &Tokenizer) -> String {
+    let Some(tags) = prompt.format.reasoning else { return "start: body\n".to_owned() };
+    let (open, close) = (tokenizer.special(tags.open), tokenizer.special(tags.close));
+    let space = if is_free { "" } else { "SPACE? " };
+    let mut rules = if prompt.starts_in_reasoning {
+        format!("start: thoughts {space}body\n")
+    } else if is_free && open.is_none() {
+        return "start: body\n".to_owned();
+    } else {
+        format!("start: body | {} thoughts {space}body\n", marker(tokenizer, tags.open))
+    };
+    if close.is_some() {
+        let close = marker(tokenizer, tags.close);
+        let _ = writeln!(rules, "thoughts: THOUGHTS {close}\nTHOUGHTS: /(?s:.*)/");
+    } else {
+        let _ = writeln!(rules, "thoughts[suffix={}]: /(?s:.*)/", quoted(tags.close));
+    }
+    if !is_free {
+        rules.push_str("SPACE: /[ \\n]{1,4}/\n");
+    }
+    rules
+}
+
+/// Returns what follows `content:`.
+fn said(content: &GrammarSpec) -> String {
+    let styled = |schema: &Value| {
+        let mut schema = if *schema == Value::Bool(true) { json!({}) } else { schema.clone() };
+        if schema.get("x-guidance").is_none() {
+            finish_schema(&mut schema, Vec::new());
+        }
+        format!("%json {schema}")
+    };
+    match content {
+        GrammarSpec::JsonSchema(schema) => styled(schema),
+        GrammarSpec::JsonObject => styled(&json!({"type": "object"})),
+        GrammarSpec::Regex(regex) => format!("/{}/", slashed(regex)),
+        GrammarSpec::Lark(lark) => format!("%lark {{\n{lark}\n}}"),
+    }
+}
+
+/// Returns a regular expression as it stands between slashes, on one line.
+fn slashed(regex: &str) -> String {
+    let mut is_escaped = false;
+    let mut out = String::with_capacity(regex.len());
+    for c in regex.chars() {
+        match c {
+            '/' if !is_escaped => out.push_str("\\/"),
+            '\n' => out.push_str(if is_escaped { "n" } else { "\\n" }),
+            c => out.push(c),
+        }
+        is_escaped = c == '\\' && !is_escaped;
+    }
+    out
+}
+
+/// The calls of an answer, as rules.
+struct Calls {
+    /// What a call begins with, as text; none where that is no mark of its own.
+    trigger: Option<&'static str>,
+    /// The same as a terminal.
+    open: String,
+    is_special: bool,
+    /// `calls`, which is what follows the first `open`, and all that it needs.
+    rules: String,
+}
+
+impl Calls {
+    fn new(format: ToolFormat, tools: &[Tool], count: CallCount, tokenizer: &Tokenizer) -> Self {
+        let mark = |name: &str| marker(tokenizer, name);
+        let names: Vec<String> = (0..tools.len()).map(|idx| format!("tool_{idx}")).collect();
+        let any = names.join(" | ");
+        let (trigger, rules) = match format {
+            ToolFormat::Hermes | ToolFormat::QwenXml => {
+                let more = format!("rest (\"\\n\" {} rest)*", mark("<tool_call>"));
+                let calls = if count == CallCount::One { "rest" } else { &more };
+                let close = mark("</tool_call>");
+                let rules = format!("calls: {calls}\nrest: \"\\n\" ({any}) \"\\n\" {close}\n");
+                (Some("<tool_call>"), rules)
+            }
+            ToolFormat::DeepSeek => {
+                let calls = if count == CallCount::One { "call" } else { "call (\"\\n\" call)*" };
+                let (end, call) = (mark("<｜tool▁calls▁end｜>"), mark("<｜tool▁call▁begin｜>"));
+                let (separator, call_end) = (mark("<｜tool▁sep｜>"), mark("<｜tool▁call▁end｜>"));
+                let rules = format!(
+                    "calls: {calls} {end}\ncall: {call} \"function\" {separator} ({any}) \"\\n```\" {call_end}\n"
+                );
+                (Some("<｜tool▁calls▁begin｜>"), rules)
+            }
+            ToolFormat::Mistral => {
+                let calls = if count == CallCount::One { "call" } else { "call (\", \" call)*" };
+                let rules = format!("calls: \"[\" {calls} \"]\"\ncall: {any}\n");
+                (Some("[TOOL_CALLS]"), rules)
+            }
+            ToolFormat::Llama3 => (None, format!("calls: {any}\n")),
+        };
+        let mut calls = Self {
+            trigger,
+            open: trigger.map(mark).unwrap_or_default(),
+            is_special: trigger.is_some_and(|name| tokenizer.special(name).is_some()),
+            rules,
+        };
+        for (idx, tool) in tools.iter().enumerate() {
+            write_tool(&mut calls.rules, format, idx, tool);
+        }
+        calls
+    }
+
+    /// Returns calls and nothing else.
+    fn whole(&self) -> String {
+        format!("{} calls", self.open).trim_start().to_owned()
+    }
+
+    /// Returns free text with or without calls at its end. Text goes on up to the first trigger, wherever that stands.
+    fn after_text(&self) -> Option<String> {
+        let trigger = self.trigger?;
+        Some(match self.is_special {
+            true => format!("TEXT | TEXT {} calls", self.open),
+            false => format!("TEXT | until calls\nuntil[suffix={}]: /(?s:.*)/", quoted(trigger)),
+        })
+    }
 }
 
 /// A marker is a token of its own where the vocabulary has it, and text elsewhere.

@@ -14,7 +14,7 @@ use super::date::strftime;
 use super::environment::Compiled;
 use super::mark::{self, Marks, Piece};
 use super::view::View;
-use super::{ChatError as Error, ChatFormat, ChatRequest, Prompt, Role, source};
+use super::{ChatError as Error, ChatFormat, ChatRequest, Prompt, Role, retold, source};
 use crate::{Gguf, TokenId, Tokenizer};
 
 /// What models without a template of their own speak if they know its two tokens.
@@ -58,10 +58,10 @@ impl ChatTemplate {
         self.tool_use.as_ref().unwrap_or(&self.main).format
     }
 
-    /// Returns the prompt that continues `request`'s conversation.
+    /// Returns the prompt that continues `request`'s conversation. Of tools that the template cannot tell of, the
+    /// conversation itself does, in the words of Hermes.
     ///
     /// # Errors
-    /// [`Error::NoTools`] when there are tools, or calls of tools, and the model knows none;
     /// [`Error::NoMessages`] for an empty conversation; [`Error::Refused`] when the template objects;
     /// [`Error::Failed`] and [`Error::Limit`] when it fails.
     pub fn prompt(&self, tokenizer: &Tokenizer, request: &ChatRequest) -> Result<Prompt, Error> {
@@ -75,13 +75,15 @@ impl ChatTemplate {
             _ => &self.main,
         };
         let mut format = loaded.format;
-        if (has_tools && !(loaded.capability.has_tools && format.tools.is_some()))
-            || (n_calls > 0 && !loaded.capability.has_calls)
-        {
-            return Err(Error::NoTools);
-        }
+        let knows_tools = loaded.capability.has_tools && format.tools.is_some();
+        let knows_all = (knows_tools || !has_tools) && (loaded.capability.has_calls || n_calls == 0);
+        let pieces = if knows_all {
+            loaded.pieces(tokenizer, request)?
+        } else {
+            format.tools = Some(retold::FORMAT);
+            loaded.pieces(tokenizer, &retold::retell(request))?
+        };
         format.tools = format.tools.filter(|_| has_tools);
-        let pieces = loaded.pieces(tokenizer, request)?;
         let markers = format.markers();
         Ok(Prompt {
             tokens: tokens(tokenizer, &pieces),

@@ -51,9 +51,6 @@ fn conversation(said: &str, has_tools: bool) -> ChatRequest {
 
 fn check_forgery(template: &ChatTemplate, tokenizer: &Tokenizer, name: &str) {
     for has_tools in [false, true] {
-        if has_tools && !template.capability().has_calls {
-            continue;
-        }
         let harmless = template.prompt(tokenizer, &conversation("word", has_tools)).expect("renders");
         let expect = specials(tokenizer, &harmless.tokens);
         assert!(!expect.is_empty(), "{name}");
@@ -187,16 +184,52 @@ fn the_template_for_tools_is_used_when_there_are_tools() {
 }
 
 #[test]
-fn what_a_template_cannot_say_is_refused_and_what_it_objects_to_is_told() {
+fn of_tools_that_a_template_does_not_know_the_conversation_tells() {
+    let tokenizer = vocabulary(&NAMES);
+    let tool = Tool {
+        name: "add".to_owned(),
+        description: "Adds.".to_owned(),
+        parameters: json!({"type": "object", "properties": {"a": {"type": "integer"}}}),
+    };
+    let call =
+        |id: &str| ToolCall { id: id.to_owned(), name: "add".to_owned(), arguments: "{\"a\": 1}".to_owned() };
+    let messages = vec![
+        Message::new(Role::User, "q"),
+        Message { tool_calls: vec![call("1"), call("2")], ..Message::new(Role::Assistant, "Well.") },
+        Message::tool("1", "one"),
+        Message::tool("2", "two"),
+        Message::new(Role::User, "and?"),
+    ];
+    let request = ChatRequest { tools: vec![tool], ..ChatRequest::new(messages) };
+    let plain = template("{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}", &tokenizer);
+    let prompt = plain.prompt(&tokenizer, &request).expect("renders");
+    assert_eq!((prompt.format.tools, prompt.n_calls), (Some(ToolFormat::Hermes), 2));
+    let text = decoded(&tokenizer, &prompt.tokens);
+    let (offer, talk) = text.split_once("][user:q]").expect("the system speaks first");
+    assert!(offer.starts_with("[system:# Tools\n"), "{offer}");
+    assert!(
+        offer.contains(r#"{"type":"function","function":{"name":"add","description":"Adds.","parameters":{"#)
+    );
+    let one = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    let answers = "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>";
+    assert_eq!(talk, format!("[assistant:Well.\n{one}\n{one}][user:{answers}\n\nand?]"));
+    assert_eq!(specials(&tokenizer, &prompt.tokens), []);
+
+    let asked = ChatRequest { messages: vec![Message::new(Role::System, "s")], ..request };
+    let prompt = plain.prompt(&tokenizer, &asked).expect("renders");
+    assert!(decoded(&tokenizer, &prompt.tokens).starts_with("[system:s\n\n# Tools"));
+    let over = ChatRequest { tools: Vec::new(), ..conversation("word", true) };
+    let prompt = plain.prompt(&tokenizer, &over).expect("renders");
+    assert_eq!(prompt.format.tools, None, "nothing is on offer any more");
+}
+
+#[test]
+fn what_a_template_objects_to_is_told() {
     let tokenizer = vocabulary(&NAMES);
     let error = |source: &str, request: &ChatRequest| {
         template(source, &tokenizer).prompt(&tokenizer, request).expect_err("must fail")
     };
     let phi = source("microsoft-Phi-3.5-mini-instruct.jinja");
-    assert!(matches!(error(phi, &conversation("word", true)), ChatError::NoTools));
-    let only_offered =
-        ChatRequest { messages: vec![Message::new(Role::User, "x")], ..conversation("word", true) };
-    assert!(matches!(error(phi, &only_offered), ChatError::NoTools));
     assert!(matches!(error(phi, &ChatRequest::new(Vec::new())), ChatError::NoMessages));
     let twice = ChatRequest::new(vec![Message::new(Role::User, "a"), Message::new(Role::User, "b")]);
     let refused = error(source("mistralai-Mistral-Nemo-Instruct-2407.jinja"), &twice);
