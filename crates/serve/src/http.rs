@@ -1,4 +1,4 @@
-//! The HTTP face: OpenAI's completions and llama.cpp's `/infill`, on loopback, for who has the key.
+//! The HTTP face: OpenAI's chat and completions and llama.cpp's `/infill`, on loopback, for who has the key.
 //!
 //! In: HTTP/1.1 requests. Out: JSON, or server-sent events.
 //! Never: listens where another machine could call; answers a page of a browser; reads without a bound.
@@ -11,9 +11,12 @@ mod answer;
 mod body;
 mod chat;
 mod completions;
+mod envelope;
+mod formats;
 mod guard;
 mod infill;
 mod listener;
+mod options;
 mod refusal;
 mod sse;
 
@@ -23,7 +26,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::{get, post};
-use engine::Engine;
+use engine::{ChatError, ChatTemplate, Engine};
 
 use crate::Error;
 use crate::admission::{Admission, Presence};
@@ -57,6 +60,8 @@ impl HttpOptions {
 pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) model_name: String,
+    /// How the model is talked to, or why it cannot be.
+    pub(crate) chat: Arc<Result<ChatTemplate, ChatError>>,
     pub(crate) admission: Admission,
     pub(crate) presence: Presence,
     pub(crate) metrics: Arc<Metrics>,

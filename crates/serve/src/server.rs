@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use engine::Engine;
+use engine::{ChatError, ChatTemplate, Engine, Gguf};
 use serde_json::json;
 
 use crate::admission::{Admission, Presence};
@@ -99,7 +99,7 @@ pub fn serve(
         streams: Mutex::default(),
     });
     let face = match options.http {
-        Some(http_options) => Some(http::start(http_options, shared.http_state())?),
+        Some(http_options) => Some(http::start(http_options, shared.http_state()?)?),
         None => None,
     };
     let accepting = match options.claim {
@@ -143,15 +143,23 @@ fn wait(shared: &Shared, idle: Option<Duration>, stop: &StopFlag) -> &'static st
 
 impl Shared {
     /// Returns what the HTTP face needs.
-    fn http_state(&self) -> http::State {
-        http::State {
+    fn http_state(&self) -> Result<http::State, Error> {
+        Ok(http::State {
             engine: self.engine.clone(),
             model_name: self.model.name().to_owned(),
+            chat: Arc::new(self.chat_template()?),
             admission: self.admission.clone(),
             presence: self.presence.clone(),
             metrics: Arc::clone(&self.metrics),
             started: self.started,
-        }
+        })
+    }
+
+    /// Reads the chat template from the model's file. A model that has none can do everything else.
+    fn chat_template(&self) -> Result<Result<ChatTemplate, ChatError>, Error> {
+        let gguf = Gguf::open(self.model.path())
+            .map_err(|source| engine::Error::Gguf { path: self.model.path().to_owned(), source })?;
+        Ok(ChatTemplate::from_gguf(&gguf, self.engine.tokenizer()))
     }
 
     /// Returns what `agent serve --status` shows.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use engine::{CancelToken, Engine, GenerateRequest, Generation, Score, ScoreRequest, StopReason};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -81,6 +82,16 @@ pub(super) struct Answer {
     /// Whether the shape ended it.
     pub(super) is_cut: bool,
     pub(super) scores: Option<Vec<Score>>,
+}
+
+/// Does work that may take some milliseconds where no other request waits for it.
+pub(super) async fn prepare<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        tracing::error!("preparing a request panicked");
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was lost in a panic of the server"))
+    })
 }
 
 /// Answers on their way; dropping it cancels them.

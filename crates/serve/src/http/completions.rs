@@ -7,15 +7,15 @@
 mod logprobs;
 mod params;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::Json;
 use axum::extract::{Request, State as Extract};
 use axum::response::{IntoResponse as _, Response};
-use engine::{StopReason, TokenId};
+use engine::{Engine, GrammarSpec, TokenId};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Answers, AsItIs, Event, ScoreWish, Wish};
+use super::answer::{Answer, Answers, AsItIs, Event, ScoreWish, Wish, prepare};
+use super::envelope::{Envelope, Usage, finish_reason};
+use super::options::N_MAX_CHOICES;
 use super::refusal::Refusal;
 use super::{State, body, sse};
 use params::Params;
@@ -23,12 +23,13 @@ use params::Params;
 /// Answers `POST /v1/completions`.
 pub(super) async fn handle(Extract(state): Extract<State>, request: Request) -> Result<Response, Refusal> {
     let params: Params = body::read(request).await?;
-    let (stream, include_usage) = (params.stream, params.stream_options.include_usage);
-    let job = Job::new(&state, params)?;
+    let (stream, include_usage) = (params.options.stream, params.options.stream_options.include_usage);
+    let making = state.clone();
+    let job = prepare(move || Job::new(&making, params)).await?;
     let mut answers = Answers::start(&state, job.wishes())?;
     if stream {
         answers.begin().await?;
-        let dress = Dress { job, include_usage, n_completion: 0, n_reused: 0 };
+        let dress = Dress { usage: job.usage(), job, include_usage };
         return Ok(sse::response(answers, dress));
     }
     let answers = answers.all(job.n_choices()).await?;
@@ -37,15 +38,15 @@ pub(super) async fn handle(Extract(state): Extract<State>, request: Request) -> 
 
 /// A request that has been understood.
 struct Job {
-    state: State,
-    id: String,
-    created: u64,
+    engine: Engine,
+    envelope: Envelope,
     prompts: Vec<Prompt>,
     n: usize,
     echo: bool,
     n_top: Option<usize>,
     sampling: engine::Sampling,
     stop: engine::StopRules,
+    grammar: Option<GrammarSpec>,
 }
 
 /// A prompt as it was given and as the model gets it.
@@ -57,22 +58,21 @@ struct Prompt {
 impl Job {
     fn new(state: &State, params: Params) -> Result<Self, Refusal> {
         params.check()?;
-        let (sampling, stop) = (params.sampling(), params.stop_rules());
+        let (sampling, stop, n) = (params.options.sampling(), params.stop_rules(), params.options.n());
         let prompts = params.prompt.into_prompts(state.engine.tokenizer())?;
-        if prompts.len() * params.n > params::N_MAX_CHOICES {
-            return Err(Refusal::of("n", format!("at most {} answers at once", params::N_MAX_CHOICES)));
+        if prompts.len() * n > N_MAX_CHOICES {
+            return Err(Refusal::of("n", format!("at most {N_MAX_CHOICES} answers at once")));
         }
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self {
-            state: state.clone(),
-            id: format!("cmpl-{:016x}", params::random()),
-            created,
+            engine: state.engine.clone(),
+            envelope: Envelope::new(state, "cmpl"),
             prompts,
-            n: params.n,
+            n,
             echo: params.echo,
             n_top: params.logprobs,
             sampling,
             stop,
+            grammar: params.formats.into_spec(&state.engine)?,
         })
     }
 
@@ -93,7 +93,7 @@ impl Job {
                 request: engine::GenerateRequest {
                     prompt: self.prompt_of(idx).tokens.clone(),
                     healed: Vec::new(),
-                    grammar: None,
+                    grammar: self.grammar.clone(),
                     shown: Vec::new(),
                     sampling,
                     stop: self.stop.clone(),
@@ -115,26 +115,23 @@ impl Job {
             let text =
                 if self.echo { format!("{}{}", prompt.text, answer.text) } else { answer.text.clone() };
             json!({"index": idx, "text": text, "logprobs": self.logprobs(idx, answer),
-                "finish_reason": finish_reason(answer)})
+                "finish_reason": finish_reason(&answer.generation)})
         });
         let choices: Vec<Value> = choices.collect();
-        let n_completion = answers.iter().map(|answer| answer.generation.tokens.len()).sum();
-        let n_reused = answers.iter().map(|answer| answer.generation.n_reused).sum();
-        let mut object = self.object(choices);
-        object["usage"] = self.usage(n_completion, n_reused);
+        let mut object = self.object(&choices);
+        let mut usage = self.usage();
+        answers.iter().for_each(|answer| usage.add(&answer.generation));
+        object["usage"] = usage.json();
         object
     }
 
-    fn object(&self, choices: Vec<Value>) -> Value {
-        json!({"id": self.id, "object": "text_completion", "created": self.created,
-            "model": self.state.model_name, "system_fingerprint": concat!("tandem-", env!("CARGO_PKG_VERSION")),
-            "choices": choices})
+    fn object(&self, choices: &[Value]) -> Value {
+        self.envelope.object("text_completion", choices)
     }
 
-    fn usage(&self, n_completion: usize, n_reused: usize) -> Value {
-        let n_prompt: usize = self.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
-        json!({"prompt_tokens": n_prompt, "completion_tokens": n_completion,
-            "total_tokens": n_prompt + n_completion, "prompt_tokens_details": {"cached_tokens": n_reused}})
+    /// Returns the usage before any answer.
+    fn usage(&self) -> Usage {
+        Usage::of_prompt(self.prompts.iter().map(|prompt| prompt.tokens.len()).sum())
     }
 
     fn logprobs(&self, idx: usize, answer: &Answer) -> Value {
@@ -142,14 +139,7 @@ impl Job {
         let prompt = self.prompt_of(idx);
         let first = self.echo.then_some(prompt.tokens.first()).flatten().copied();
         let n_before = if self.echo { 0 } else { prompt.text.chars().count() };
-        logprobs::object(self.state.engine.tokenizer(), first, scores, n_top, n_before)
-    }
-}
-
-fn finish_reason(answer: &Answer) -> &'static str {
-    match answer.generation.stop {
-        StopReason::EndOfGeneration | StopReason::StopText => "stop",
-        StopReason::MaxTokens | StopReason::Time | StopReason::Enough | StopReason::Cancelled => "length",
+        logprobs::object(self.engine.tokenizer(), first, scores, n_top, n_before)
     }
 }
 
@@ -157,13 +147,12 @@ fn finish_reason(answer: &Answer) -> &'static str {
 struct Dress {
     job: Job,
     include_usage: bool,
-    n_completion: usize,
-    n_reused: usize,
+    usage: Usage,
 }
 
 impl Dress {
     fn chunk(&self, idx: usize, text: &str, logprobs: Value, finish_reason: Option<&str>) -> String {
-        let mut chunk = self.job.object(vec![
+        let mut chunk = self.job.object(&[
             json!({"index": idx, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}),
         ]);
         if self.include_usage {
@@ -179,11 +168,10 @@ impl sse::Dress for Dress {
             Event::Text { idx, text } => vec![self.chunk(idx, &text, Value::Null, None)],
             Event::Done { idx, result } => match *result {
                 Ok(answer) => {
-                    self.n_completion += answer.generation.tokens.len();
-                    self.n_reused += answer.generation.n_reused;
+                    self.usage.add(&answer.generation);
                     // Probabilities are known when the text is: they all come with the end.
                     let logprobs = self.job.logprobs(idx, &answer);
-                    vec![self.chunk(idx, "", logprobs, Some(finish_reason(&answer)))]
+                    vec![self.chunk(idx, "", logprobs, Some(finish_reason(&answer.generation)))]
                 }
                 Err(error) => vec![Refusal::from(error).json().to_string()],
             },
@@ -193,8 +181,8 @@ impl sse::Dress for Dress {
     fn end(&mut self) -> Vec<String> {
         let mut events = Vec::new();
         if self.include_usage {
-            let mut object = self.job.object(Vec::new());
-            object["usage"] = self.job.usage(self.n_completion, self.n_reused);
+            let mut object = self.job.object(&[]);
+            object["usage"] = self.usage.json();
             events.push(object.to_string());
         }
         events.push("[DONE]".to_owned());

@@ -22,6 +22,8 @@ use crate::admission::N_MAX_REQUESTS;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most connections at once: each request may have one, and some may be idle.
 const N_MAX_CONNECTIONS: usize = 2 * N_MAX_REQUESTS;
+/// Most requests that are made ready at once, while all others wait for the engine.
+const N_MAX_PREPARING: usize = 4;
 /// Most bytes of a request's headers.
 const N_MAX_HEADER_BYTES: usize = 32 << 10;
 /// How long requests may take to end when the face is closed.
@@ -44,7 +46,7 @@ impl Face {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .thread_name("http-engine")
-            .max_blocking_threads(N_MAX_REQUESTS)
+            .max_blocking_threads(N_MAX_REQUESTS + N_MAX_PREPARING)
             .build()
             .map_err(io("start the runtime of"))?;
         let (stop, stopped) = oneshot::channel();

@@ -6,6 +6,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use engine::GrammarError;
 use serde_json::{Value, json};
 
 /// An error on its way to the caller.
@@ -25,6 +26,16 @@ impl Refusal {
     /// Returns the refusal of a parameter the caller can change.
     pub(super) fn of(param: &'static str, message: impl Into<String>) -> Self {
         Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, message) }
+    }
+
+    /// Returns the refusal as that of a parameter.
+    pub(super) fn about(self, param: &'static str) -> Self {
+        Self { param: Some(param), ..self }
+    }
+
+    /// Returns the refusal with the place that it is about before its words.
+    pub(super) fn within(self, place: &str) -> Self {
+        Self { message: format!("{place}: {}", self.message), ..self }
     }
 
     pub(super) fn code(self, code: &'static str) -> Self {
@@ -56,12 +67,18 @@ impl From<engine::Error> for Refusal {
         let (status, code) = match &error {
             E::PromptTooLong { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
             E::EmptyPrompt | E::UnknownToken(_) => (StatusCode::BAD_REQUEST, None),
+            E::Grammar(GrammarError::Failed(_)) => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            E::Grammar(_) => (StatusCode::BAD_REQUEST, Some("invalid_grammar")),
             E::Busy { .. } | E::KvFull(_) => (StatusCode::SERVICE_UNAVAILABLE, Some("busy")),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
+        let told = match &error {
+            E::Grammar(error) => error.to_string(),
+            error => error.to_string(),
+        };
         let message = match error.hint() {
-            Some(hint) => format!("{error} ({hint})"),
-            None => error.to_string(),
+            Some(hint) => format!("{told} ({hint})"),
+            None => told,
         };
         Self { status, message, param: None, code }
     }

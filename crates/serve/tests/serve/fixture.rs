@@ -92,6 +92,11 @@ impl Server {
         Self::with(engine().clone(), None, true)
     }
 
+    /// Returns one with HTTP, whose model another server runs.
+    pub fn linked(to: &Self) -> Self {
+        Self::with(to.client(), None, true)
+    }
+
     /// Returns one whose sequences are short, so that too long a prompt takes no time.
     pub fn narrow(n_ctx: usize) -> Self {
         let options = EngineOptions { n_ctx: Some(n_ctx), ..EngineOptions::default() };

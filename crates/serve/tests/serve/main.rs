@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![cfg(unix)]
 
+mod chat;
 mod fixture;
 mod fuzz;
 mod http;

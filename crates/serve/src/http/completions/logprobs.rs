@@ -5,6 +5,8 @@
 use engine::{Score, TokenId, Tokenizer};
 use serde_json::{Map, Value, json};
 
+use crate::http::envelope::logprob;
+
 /// Returns the object for `scores`, after `first`, a token that has none because nothing stands before it.
 ///
 /// `n_before` counts the characters before the first token. A token that ends inside a character shows the
@@ -29,17 +31,12 @@ pub(super) fn object(
         })
         .collect();
     let unscored = first.map(|_| Value::Null);
-    let logprobs = unscored.clone().into_iter().chain(scores.iter().map(|score| number(score.logprob)));
+    let logprobs = unscored.clone().into_iter().chain(scores.iter().map(|score| logprob(score.logprob)));
     let logprobs: Vec<Value> = logprobs.collect();
     let top = scores.iter().map(|score| {
-        let likeliest = score.top.iter().map(|(token, logprob)| (text(*token), number(*logprob)));
+        let likeliest = score.top.iter().map(|(token, likely)| (text(*token), logprob(*likely)));
         Value::Object(likeliest.collect::<Map<_, _>>())
     });
     let top = (n_top > 0).then(|| unscored.into_iter().chain(top).collect::<Vec<Value>>());
     json!({"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets})
-}
-
-/// JSON has no infinity; OpenAI shows what is never chosen so.
-fn number(logprob: f32) -> Value {
-    json!(logprob.max(-9999.0))
 }
