@@ -17,7 +17,8 @@ use crate::retained::Retained;
 use crate::scheduler::Load;
 use crate::{
     CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, GrammarSpec, KvPool, KvType, Logits,
-    ModelSpec, Priority, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, scheduler,
+    Metrics, ModelSpec, Priority, Recorder, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, record,
+    scheduler,
 };
 
 /// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
@@ -43,6 +44,7 @@ pub type LoadProgress<'a> = &'a mut dyn FnMut(f32);
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 struct Shared {
@@ -55,7 +57,7 @@ struct Shared {
 
 /// How a request gets to the model.
 enum Way {
-    Thread { load: Arc<Load>, inbox: Sender<Box<dyn Job>> },
+    Thread { load: Arc<Load>, inbox: Sender<Box<dyn Job>>, metrics: Arc<Metrics> },
     Link(Arc<dyn Link>),
 }
 
@@ -97,15 +99,18 @@ impl Engine {
         let n_ctx = options.n_ctx.unwrap_or(DEFAULT_N_CTX).min(spec.n_ctx);
         // Room for two whole contexts: one that runs and what the last requests left behind.
         let n_kv_tokens = 2 * n_ctx;
+        let kv = KvPool::new(&spec, n_kv_tokens, options.kv);
+        let metrics = Arc::new(Metrics::new(&spec, &kv, backend.n_weight_bytes()));
         let parts = Parts {
             backend: Box::new(backend),
-            kv: KvPool::new(&spec, n_kv_tokens, options.kv),
+            kv,
             retained: Retained::default(),
             tokenizer: Arc::clone(&tokenizer),
             odds: Default::default(),
             logits: Logits::default(),
             pace: Pace::new(),
             costs: StepCosts::default(),
+            metrics: Arc::clone(&metrics),
         };
         let load = Arc::new(Load::default());
         let thread_load = Arc::clone(&load);
@@ -123,9 +128,8 @@ impl Engine {
             "model loaded"
         );
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
-        Ok(Self {
-            shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way: Way::Thread { load, inbox } }),
-        })
+        let way = Way::Thread { load, inbox, metrics };
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way }), recorder: None })
     }
 
     /// Returns an engine whose model another process runs, from the same file: only its metadata are read here.
@@ -137,7 +141,22 @@ impl Engine {
         let spec = ModelSpec::from_gguf(&gguf)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way: Way::Link(link) }) })
+        let way = Way::Link(link);
+        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way }), recorder: None })
+    }
+
+    /// Returns the same engine, of whose requests, and those of its clones, `recorder` hears.
+    #[must_use]
+    pub fn with_recorder(self, recorder: Arc<dyn Recorder>) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// Returns what the engine has done, or `None` where another process runs it and counts.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        match &self.shared.way {
+            Way::Thread { metrics, .. } => Some(metrics),
+            Way::Link(_) => None,
+        }
     }
 
     /// Returns the model's shape.
@@ -191,9 +210,23 @@ impl Engine {
         if n_answers == 0 {
             return Ok(Vec::new());
         }
+        match &self.recorder {
+            Some(recorder) => record::generate(self, recorder.as_ref(), request, n_answers, on_text, cancel),
+            None => self.generate_unrecorded(request, n_answers, on_text, cancel),
+        }
+    }
+
+    /// Does what [`Engine::generate_many`] does, for one answer at least.
+    pub(crate) fn generate_unrecorded(
+        &self,
+        request: GenerateRequest,
+        n_answers: usize,
+        on_text: &mut dyn FnMut(usize, &str) -> bool,
+        cancel: &CancelToken,
+    ) -> Result<Vec<Generation>, Error> {
         self.check(&request.prompt, 1)?;
         let (load, inbox) = match &self.shared.way {
-            Way::Thread { load, inbox } => (load, inbox),
+            Way::Thread { load, inbox, .. } => (load, inbox),
             Way::Link(link) => return link.generate(request, n_answers, on_text, cancel),
         };
         let constraints: Result<Vec<_>, Error> = (0..n_answers).map(|_| self.constraint(&request)).collect();
@@ -219,10 +252,22 @@ impl Engine {
     /// # Errors
     /// As [`Engine::generate`].
     pub fn score(&self, request: ScoreRequest, cancel: &CancelToken) -> Result<Option<Vec<Score>>, Error> {
+        match &self.recorder {
+            Some(recorder) => record::score(self, recorder.as_ref(), request, cancel),
+            None => self.score_unrecorded(request, cancel),
+        }
+    }
+
+    /// Does what [`Engine::score`] does.
+    pub(crate) fn score_unrecorded(
+        &self,
+        request: ScoreRequest,
+        cancel: &CancelToken,
+    ) -> Result<Option<Vec<Score>>, Error> {
         self.check(&request.tokens, 0)?;
         self.check_known(request.asked.values().flatten())?;
         let (load, inbox) = match &self.shared.way {
-            Way::Thread { load, inbox } => (load, inbox),
+            Way::Thread { load, inbox, .. } => (load, inbox),
             Way::Link(link) => return link.score(request, cancel),
         };
         let (reply, replies) = crossbeam_channel::bounded::<ScoreReply>(1);

@@ -20,8 +20,8 @@ use crossbeam_channel::Sender;
 
 use crate::retained::Retained;
 use crate::{
-    Backend, BlockId, CancelToken, DrafterKind, Error, Generation, KvPool, Logits, MatchOdds, Priority,
-    Score, Sequence, StepCosts, TokenId, Tokenizer,
+    Backend, BlockId, CancelToken, DrafterKind, Error, Generation, KvPool, Logits, MatchOdds, Metrics,
+    Priority, Score, Sequence, StepCosts, TokenId, Tokenizer,
 };
 
 /// What a generation tells its caller.
@@ -56,12 +56,15 @@ pub(crate) struct Parts {
     pub(crate) logits: Logits,
     pub(crate) pace: Pace,
     pub(crate) costs: StepCosts,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Parts {
     /// Starts a sequence with what is already known of `prompt`, leaving at least its last token to compute.
     fn begin(&mut self, prompt: &[TokenId], n_max_reused: usize) -> Sequence {
-        self.retained.begin(&mut self.kv, prompt, n_max_reused)
+        let sequence = self.retained.begin(&mut self.kv, prompt, n_max_reused);
+        self.metrics.n_reused.add(sequence.tokens().len());
+        sequence
     }
 
     /// Makes room for `n_more` positions, at the cost of what ended requests left behind.
@@ -88,6 +91,8 @@ pub(crate) struct StepPlan {
     pub(crate) spans: Vec<PlannedSpan>,
     /// Rows whose logits are wanted.
     pub(crate) wanted: Vec<usize>,
+    /// Rows that are of prompts.
+    pub(crate) n_prompt_rows: usize,
 }
 
 /// A run of positions of one sequence.

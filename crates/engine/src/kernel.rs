@@ -59,6 +59,7 @@ use activations::Rows;
 pub(crate) use activations::{Activations, GroupMut, N_GROUPED};
 pub(crate) use buffer::Buffer;
 pub(crate) use format::Format;
+pub use isa::isa_name;
 pub(crate) use isa::{Isa, isa, vectorised};
 pub(crate) use lanes::{Lanes, N_LANES, ROUNDER};
 use panels::Block;

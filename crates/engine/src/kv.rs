@@ -168,6 +168,18 @@ impl KvPool {
         self.n_references.len() - self.free.len()
     }
 
+    /// Returns how many blocks there may be.
+    pub(crate) fn n_max_blocks(&self) -> usize {
+        self.n_max_blocks
+    }
+
+    /// Returns how many blocks some of these sequences hold; one that several share counts once.
+    pub(crate) fn n_blocks_of<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> usize {
+        let mut is_held = vec![false; self.n_references.len()];
+        sequences.flat_map(|sequence| &sequence.blocks).for_each(|block| is_held[block.0 as usize] = true);
+        is_held.into_iter().filter(|is_held| *is_held).count()
+    }
+
     /// Writes one position's keys and values in one layer: `[n_kv_heads, head_dim] f32` each, as the pool's type has
     /// them. Whoever reads them in the same step gets what is stored, as any later step does.
     pub(crate) fn write(

@@ -19,7 +19,9 @@ mod gguf;
 mod job;
 mod kernel;
 mod kv;
+mod metrics;
 mod mmap;
+mod record;
 mod request;
 mod retained;
 mod sample;
@@ -45,7 +47,12 @@ pub use drafter::{
 pub use engine::{Engine, EngineOptions, Link, LoadProgress};
 pub use error::Error;
 pub use gguf::{GgmlType, Gguf, TensorView, Value};
+pub use kernel::isa_name;
 pub use kv::{BLOCK_TOKENS, BlockId, KvFull, KvPool, KvType, Sequence, UnknownKvType};
+pub use metrics::{
+    Counter, DraftCount, Gauge, GivenUp, Histogram, Metrics, RequestTimes, StepCount, StepKind,
+};
+pub use record::{Asked, Ended, Outcome, Recorder};
 pub use request::{
     DraftExtent, Drafting, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest, StopReason,
     StopRules, Timings,

@@ -21,6 +21,11 @@ impl Retained {
         self.0.iter().map(|sequence| n_common(sequence.tokens(), prompt)).max().unwrap_or(0)
     }
 
+    /// Returns how many blocks the kept sequences hold.
+    pub(crate) fn n_blocks(&self, kv: &KvPool) -> usize {
+        kv.n_blocks_of(self.0.iter())
+    }
+
     /// Returns a sequence with the longest kept beginning of `prompt`, at most `n_max` tokens of it.
     pub(crate) fn begin(&mut self, kv: &mut KvPool, prompt: &[TokenId], n_max: usize) -> Sequence {
         let shared = |sequence: &Sequence| n_common(sequence.tokens(), prompt).min(n_max);

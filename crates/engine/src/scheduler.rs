@@ -15,6 +15,7 @@ use crossbeam_channel::Receiver;
 
 use crate::job::{Job, Parts, Phase, Progress, StepPlan};
 use crate::kv::n_common;
+use crate::metrics::GivenUp;
 use crate::retained::Retained;
 use crate::{Error, KvPool, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd};
 
@@ -52,6 +53,8 @@ struct Scheduler<'a> {
     jobs: Vec<Entry>,
     n_arrived: u64,
     last_interactive: Option<Instant>,
+    /// Whether a request has ended since the gauges were set.
+    has_answered: bool,
 }
 
 /// A job, and how many came before it.
@@ -68,8 +71,16 @@ pub(crate) fn run(
     load: &Load,
     inbox: &Receiver<Box<dyn Job>>,
 ) {
-    let mut scheduler =
-        Scheduler { parts, spec, n_kv_tokens, load, jobs: Vec::new(), n_arrived: 0, last_interactive: None };
+    let mut scheduler = Scheduler {
+        parts,
+        spec,
+        n_kv_tokens,
+        load,
+        jobs: Vec::new(),
+        n_arrived: 0,
+        last_interactive: None,
+        has_answered: false,
+    };
     loop {
         if scheduler.jobs.is_empty() {
             match inbox.recv() {
@@ -81,6 +92,7 @@ pub(crate) fn run(
         if catch_unwind(AssertUnwindSafe(|| scheduler.step())).is_err() {
             scheduler.start_again();
         }
+        scheduler.set_gauges();
     }
 }
 
@@ -110,10 +122,16 @@ impl Scheduler<'_> {
         let elapsed = started.elapsed();
         let mut done = Vec::new();
         match end {
-            Ok(StepEnd::Stopped) => return,
+            Ok(StepEnd::Stopped) => {
+                let is_unwanted = taking_part.iter().all(|&idx| self.jobs[idx].job.is_unwanted());
+                let why = if is_unwanted { GivenUp::Cancelled } else { GivenUp::Overtaken };
+                return self.parts.metrics.given_up(plan.n_rows(), why);
+            }
             Ok(StepEnd::Done) => {
                 self.parts.pace.observe(plan.n_rows(), elapsed);
                 self.parts.costs.observe(plan.n_rows(), elapsed);
+                let Parts { metrics, costs, .. } = &self.parts;
+                metrics.step(plan.n_rows(), plan.n_prompt_rows, elapsed, costs);
                 for &idx in &taking_part {
                     match self.jobs[idx].job.absorb(&mut self.parts, elapsed) {
                         Ok(Progress::More) => {}
@@ -159,6 +177,7 @@ impl Scheduler<'_> {
                 Err(Error::KvFull(full)) => {
                     if let Some(victim) = self.victim(idx, &taking_part) {
                         self.jobs[victim].job.suspend(&mut self.parts);
+                        self.parts.metrics.n_suspended.add(1);
                         continue;
                     }
                     // Those that hold places go on, and give them back when they have answered.
@@ -285,6 +304,7 @@ impl Scheduler<'_> {
         let mut served = Vec::new();
         for (idx, entry) in std::mem::take(&mut self.jobs).into_iter().enumerate() {
             if done.contains(&idx) {
+                self.has_answered = true;
                 self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
             } else if taking_part.contains(&idx) && entry.job.priority() != Priority::Interactive {
                 served.push(entry);
@@ -298,6 +318,7 @@ impl Scheduler<'_> {
 
     fn remove(&mut self, idx: usize) {
         drop(self.jobs.remove(idx));
+        self.has_answered = true;
         self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -317,5 +338,19 @@ impl Scheduler<'_> {
         }
         self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());
         self.parts.retained = Retained::default();
+        self.has_answered = true;
+    }
+
+    /// Says what there is to do and what the KV cache holds.
+    fn set_gauges(&mut self) {
+        let Parts { metrics, kv, retained, .. } = &self.parts;
+        for (gauge, phase) in metrics.n_jobs.iter().zip([Phase::Waiting, Phase::Prefill, Phase::Decode]) {
+            gauge.set(self.jobs.iter().filter(|entry| entry.job.phase() == phase).count() as f64);
+        }
+        let n_bytes = |n_blocks: usize| (n_blocks * metrics.n_block_bytes) as f64;
+        metrics.kv_used_bytes.set(n_bytes(kv.n_used_blocks()));
+        if std::mem::take(&mut self.has_answered) {
+            metrics.kv_retained_bytes.set(n_bytes(retained.n_blocks(kv)));
+        }
     }
 }

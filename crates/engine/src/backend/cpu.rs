@@ -72,6 +72,11 @@ impl CpuBackend {
         Ok(Self { spec: spec.clone(), weights, rope_steps, scratch: Scratch::default(), pool })
     }
 
+    /// Returns how many bytes the weights take.
+    pub(crate) fn n_weight_bytes(&self) -> usize {
+        self.weights.n_bytes()
+    }
+
     /// Reads all repacked weights once, as a decoding step must; returns how many bytes they are.
     pub(crate) fn read_weights(&self) -> usize {
         self.weights.read(&self.pool)

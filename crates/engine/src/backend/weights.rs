@@ -74,6 +74,12 @@ pub(crate) struct Layer {
     pub(crate) down: Matrix,
 }
 
+impl Layer {
+    fn matrices(&self) -> [&Matrix; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+}
+
 /// Everything a forward pass reads.
 pub(crate) struct Weights {
     pub(crate) token_embd: Matrix,
@@ -139,12 +145,34 @@ impl Weights {
 
     /// Reads all panels once; returns how many bytes they are.
     pub(crate) fn read(&self, pool: &Pool) -> usize {
-        let mut matrices = self.layers.iter().flat_map(|layer| [&layer.q, &layer.gate]).chain([self.head()]);
-        let panels = matrices.find_map(|matrix| match &matrix.data {
+        self.panels().map_or(0, |panels| kernel::read_all(pool, panels))
+    }
+
+    /// Returns how many bytes all of it takes.
+    pub(crate) fn n_bytes(&self) -> usize {
+        let n_norms: usize =
+            self.layers.iter().map(|layer| layer.attn_norm.len() + layer.ffn_norm.len()).sum();
+        let n_floats = n_norms + self.output_norm.len() + self.rope_factors.len();
+        let n_left: usize = self
+            .matrices()
+            .map(|matrix| match &matrix.data {
+                Data::Panels(_) => 0,
+                Data::Candle(data) => data.storage_size_in_bytes(),
+            })
+            .sum();
+        // The panels of all matrices lie together.
+        self.panels().map_or(0, Panels::n_all_bytes) + n_left + n_floats * size_of::<f32>()
+    }
+
+    fn panels(&self) -> Option<&Panels> {
+        self.matrices().find_map(|matrix| match &matrix.data {
             Data::Panels(panels) => Some(panels),
             Data::Candle(_) => None,
-        });
-        panels.map_or(0, |panels| kernel::read_all(pool, panels))
+        })
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(Layer::matrices).chain([&self.token_embd]).chain(&self.output)
     }
 
     /// Returns the matrix that turns the last hidden state into logits.

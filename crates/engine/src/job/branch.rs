@@ -13,7 +13,7 @@ use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
     Combined, Corpus, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error, GenerateRequest,
-    PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton, TokenId, Tokenizer,
+    Metrics, PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton, TokenId, Tokenizer,
 };
 
 /// Most tokens drafted for one step where a grammar forces them: all of them are kept.
@@ -43,6 +43,7 @@ pub(super) struct Branch {
     pub(super) n_drafted: usize,
     pub(super) n_kept: usize,
     pub(super) first_token_at: Option<Instant>,
+    last_token_at: Option<Instant>,
     pub(super) end: Option<StopReason>,
 }
 
@@ -86,6 +87,7 @@ impl Branch {
             n_drafted: 0,
             n_kept: 0,
             first_token_at: None,
+            last_token_at: None,
             end: None,
         }
     }
@@ -128,13 +130,20 @@ impl Branch {
         self.end.is_none() && !self.had_part
     }
 
-    /// Takes the logits of its rows: chooses as many tokens as the draft was right, and one more.
-    pub(super) fn absorb(&mut self, parts: &mut Parts, limits: Limits<'_>) -> Result<(), Error> {
+    /// Takes the logits of its rows, which are there since `now`: chooses as many tokens as the draft was right, and one
+    /// more.
+    pub(super) fn absorb(
+        &mut self,
+        parts: &mut Parts,
+        limits: Limits<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
         let planned = self.planned.take();
         self.had_part = planned.is_some();
         let Some(Planned { draft, first_logits }) = planned else { return Ok(()) };
         self.n_drafted += draft.len();
         let Some(&last) = self.tokens.last() else { return Ok(()) };
+        let n_tokens_before = self.tokens.len();
         let mut n_kept = 0;
         loop {
             match self.choose(parts, first_logits + n_kept, limits)? {
@@ -147,8 +156,12 @@ impl Branch {
             }
         }
         self.n_kept += n_kept;
+        self.count(&parts.metrics, limits, n_tokens_before, now);
+        let [n_guessed, n_right] = [draft.len(), n_kept].map(|n| n.saturating_sub(self.n_forced));
+        parts.metrics.draft(DrafterKind::ALL.len(), draft.len() - n_guessed, n_kept - n_right);
         if let Some(drafter) = &mut self.drafter {
-            drafter.observe(draft.len().saturating_sub(self.n_forced), n_kept.saturating_sub(self.n_forced));
+            parts.metrics.draft(drafter.kind() as usize, n_guessed, n_right);
+            drafter.observe(n_guessed, n_right);
         }
         if let Some(sequence) = &mut self.sequence {
             // Positions of drafted tokens that were not chosen are dropped.
@@ -158,6 +171,17 @@ impl Branch {
             parts.kv.truncate(sequence, n_before + 1 + n_kept);
         }
         Ok(())
+    }
+
+    /// Counts the time between the tokens that a step has added and those before them.
+    fn count(&mut self, metrics: &Metrics, limits: Limits<'_>, n_tokens_before: usize, now: Instant) {
+        let n_added = self.tokens.len() - n_tokens_before;
+        if let Some(before) = self.last_token_at.replace(now).or(self.first_token_at)
+            && n_added > 0
+        {
+            let gap = now.saturating_duration_since(before).as_secs_f64() / n_added as f64;
+            metrics.times(limits.request.priority).inter_token.observe_each(gap, n_added);
+        }
     }
 
     /// Chooses the token after a row and adds it to the answer, or says why there is none or no further one.
@@ -179,6 +203,7 @@ impl Branch {
             self.top.push(top_tokens(parts.logits.row_mut(logits_idx), limits.request.n_top));
         }
         self.push(&parts.tokenizer, &limits.request.shown, token, logprob);
+        parts.metrics.n_decoded.add(1);
         if let Some(constraint) = &mut self.constraint {
             constraint.advance(token)?;
         }

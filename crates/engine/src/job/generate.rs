@@ -3,12 +3,12 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::branch::{Branch, Limits};
 use super::{Caller, Event, Job, Parts, Phase, Progress, StepPlan};
 use crate::constrain::Constraint;
-use crate::{Error, GenerateRequest, Generation, Priority, Sequence, StopReason, Timings, TokenId};
+use crate::{Error, GenerateRequest, Generation, Metrics, Priority, Sequence, StopReason, Timings, TokenId};
 
 pub(crate) struct GenerateJob {
     request: GenerateRequest,
@@ -79,6 +79,7 @@ impl GenerateJob {
             let wanted = if is_last { n_rows - 1..n_rows } else { 0..0 };
             prefill.first_logits = plan.add(&prefill.sequence, &rest[..n_rows], wanted);
             prefill.n_planned = n_rows;
+            plan.n_prompt_rows += n_rows;
         }
         self.prefill = Some(prefill);
         reserved.map(|()| Progress::More)
@@ -151,6 +152,10 @@ impl GenerateJob {
             branch.sequence = Some(parts.kv.fork(&prefill.sequence, prefill.sequence.tokens().len()));
         }
         parts.kv.release(prefill.sequence);
+        if let Some(first) = self.branches.iter().filter_map(|branch| branch.first_token_at).min() {
+            let times = parts.metrics.times(self.request.priority);
+            times.ttft.observe((first - self.caller.since).as_secs_f64());
+        }
         result
     }
 
@@ -177,6 +182,7 @@ impl GenerateJob {
             return Progress::More;
         }
         self.give_back(parts);
+        self.count(&parts.metrics);
         let n_prompt = self.request.prompt.len();
         let mut generations = Vec::with_capacity(self.branches.len());
         for (answer_idx, branch) in self.branches.iter_mut().enumerate() {
@@ -200,6 +206,18 @@ impl GenerateJob {
         }
         let _ = self.caller.reply.send(Event::Done(Ok(generations)));
         Progress::Done
+    }
+
+    /// Counts what is known only at the end.
+    fn count(&self, metrics: &Metrics) {
+        for branch in self.branches.iter().filter(|branch| branch.end == Some(StopReason::Cancelled)) {
+            metrics.n_cancelled.add(branch.tokens.len());
+        }
+        if self.phase != Phase::Waiting {
+            let times = metrics.times(self.request.priority);
+            times.prefill.observe(self.timings.prefill.as_secs_f64());
+            times.decode.observe(self.timings.decode.as_secs_f64());
+        }
     }
 
     /// Begins to compute what a branch needs, or all of them, with what is known of it already.
@@ -264,6 +282,8 @@ impl Job for GenerateJob {
         }
         if self.phase == Phase::Waiting {
             self.timings.queue = self.caller.since.elapsed();
+            let times = parts.metrics.times(self.request.priority);
+            times.queue.observe(self.timings.queue.as_secs_f64());
             self.n_reused = self.prefill.as_ref().map_or(0, |prefill| prefill.sequence.tokens().len());
             self.phase = Phase::Prefill;
         }
@@ -280,8 +300,9 @@ impl Job for GenerateJob {
         } else {
             self.timings.decode += elapsed;
             let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+            let now = Instant::now();
             for branch in &mut self.branches {
-                branch.absorb(parts, limits)?;
+                branch.absorb(parts, limits, now)?;
             }
             // Where not all had a place, the others come first in the next step.
             let n_branches = self.branches.len();

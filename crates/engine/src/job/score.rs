@@ -101,6 +101,7 @@ impl Job for ScoreJob {
             let tokens = &self.request.tokens[start..start + n_planned];
             self.first_logits = plan.add(&sequence, tokens, first..n_planned);
             self.n_planned = n_planned;
+            plan.n_prompt_rows += n_planned;
         }
         self.sequence = Some(sequence);
         reserved.map(|()| Progress::More)

@@ -105,6 +105,11 @@ pub(crate) fn isa() -> Isa {
     })
 }
 
+/// Returns the name of the instruction set that this process computes with, as `TANDEM_ISA` takes it.
+pub fn isa_name() -> &'static str {
+    isa().name()
+}
+
 /// Returns the instruction sets this machine has, the best last.
 pub(crate) fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect()

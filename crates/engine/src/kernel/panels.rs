@@ -356,6 +356,14 @@ impl Panels {
         self.pages.get().expect("packed")
     }
 
+    /// Returns how many bytes all panels of its packer take.
+    ///
+    /// # Panics
+    /// Before their packer has packed.
+    pub(crate) fn n_all_bytes(&self) -> usize {
+        self.all_bytes().len()
+    }
+
     /// Returns a panel's bytes.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The engine on the real default model: `TANDEM_TEST_MODEL` is its path (`cargo xtask model`).
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod counters;
 mod generation;
 mod grammar;
 mod identity;
