@@ -1,19 +1,21 @@
-//! What the server has done, counted.
+//! What the server and its engine have done, as Prometheus reads it.
 //!
-//! In: each finished request. Out: Prometheus' text form, and a process's memory.
-//! Never: what was asked or answered; numbers only.
-//! Source: Prometheus, "Exposition formats", text-based format 0.0.4; Linux, proc(5), `VmRSS`.
+//! In: each finished request; the engine's own counters. Out: Prometheus' text form, and a process's memory.
+//! Never: what was asked or answered; numbers only. Counts what the engine counts.
+//! Source: Prometheus, "Exposition formats", text-based format 0.0.4, and "Metric and label naming"; Linux, proc(5),
+//! `VmRSS`.
 
-use std::fmt::Write as _;
+mod exposition;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use engine::Generation;
+use engine::{Engine, Generation, GivenUp, Priority, RequestTimes};
+use serde_json::{Map, Value};
 
-/// Upper bounds of the histograms' buckets, in milliseconds: a keystroke's budget lies between 20 and 500.
-const BOUNDS_MS: [u64; 12] = [1, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 20_000, 60_000];
+use exposition::Exposition;
 
-/// The server's counters.
+/// The server's counters: how requests ended. What they cost is counted by the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     n_generated: AtomicU64,
@@ -21,15 +23,6 @@ pub(crate) struct Metrics {
     n_failed: AtomicU64,
     n_busy: AtomicU64,
     n_cancelled: AtomicU64,
-    n_prefilled: AtomicU64,
-    n_reused: AtomicU64,
-    n_decoded: AtomicU64,
-    n_drafted: AtomicU64,
-    n_kept: AtomicU64,
-    queue: Histogram,
-    ttft: Histogram,
-    prefill: Histogram,
-    decode: Histogram,
 }
 
 /// Numbers that belong to a moment.
@@ -49,36 +42,23 @@ impl Metrics {
     /// Counts an answer.
     pub(crate) fn generated(&self, generation: &Generation) {
         self.n_generated.fetch_add(1, Ordering::Relaxed);
-        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
-        add(&self.n_prefilled, generation.n_prompt.saturating_sub(generation.n_reused));
-        add(&self.n_reused, generation.n_reused);
-        add(&self.n_decoded, generation.tokens.len());
-        add(&self.n_drafted, generation.n_drafted);
-        add(&self.n_kept, generation.n_kept);
-        self.queue.observe(generation.timings.queue);
-        self.ttft.observe(generation.timings.ttft);
-        self.prefill.observe(generation.timings.prefill);
-        self.decode.observe(generation.timings.decode);
         if generation.stop == engine::StopReason::Cancelled {
-            add(&self.n_cancelled, 1);
+            self.n_cancelled.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Counts a request for scores by how it ended.
     pub(crate) fn scored<T>(&self, result: &Result<T, engine::Error>) {
-        self.succeeded(result, &self.n_scored);
-    }
-
-    fn succeeded<'r, T>(&self, result: &'r Result<T, engine::Error>, counter: &AtomicU64) -> Option<&'r T> {
-        let (counter, value) = match result {
-            Ok(value) => (counter, Some(value)),
-            Err(_) => (&self.n_failed, None),
-        };
+        let counter = if result.is_ok() { &self.n_scored } else { &self.n_failed };
         counter.fetch_add(1, Ordering::Relaxed);
-        value
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 10] {
+    /// Counts a request that was sent away.
+    pub(crate) fn busy(&self) {
+        self.n_busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counters(&self) -> [(&'static str, &'static str, u64); 5] {
         [
             ("requests_generated_total", "Generations that ended.", &self.n_generated),
             ("requests_scored_total", "Scorings that ended.", &self.n_scored),
@@ -89,80 +69,167 @@ impl Metrics {
                 "Generations whose caller cancelled or went away.",
                 &self.n_cancelled,
             ),
-            ("tokens_prefilled_total", "Prompt tokens computed.", &self.n_prefilled),
-            ("tokens_reused_total", "Prompt tokens found in the KV cache.", &self.n_reused),
-            ("tokens_decoded_total", "Tokens of answers.", &self.n_decoded),
-            ("tokens_drafted_total", "Tokens drafted.", &self.n_drafted),
-            ("tokens_kept_total", "Drafted tokens that were kept.", &self.n_kept),
         ]
         .map(|(name, help, counter)| (name, help, counter.load(Ordering::Relaxed)))
     }
 
-    /// Returns the counters by name.
-    pub(crate) fn counts(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.counters().into_iter().map(|(name, _, n)| (name.to_owned(), n.into())).collect()
-    }
-
-    /// Counts a request that was sent away.
-    pub(crate) fn busy(&self) {
-        self.n_busy.fetch_add(1, Ordering::Relaxed);
+    /// Returns the counters by name, and those of the engine's that a human wants.
+    pub(crate) fn counts(&self, engine: &Engine) -> Map<String, Value> {
+        let own = self.counters().into_iter().map(|(name, _, n)| (name, n));
+        let metrics = engine.metrics();
+        let tokens = metrics.into_iter().flat_map(token_counters).map(|(name, _, n)| (name, n));
+        own.chain(tokens)
+            .chain(metrics.into_iter().flat_map(sums))
+            .map(|(name, n)| (name.to_owned(), n.into()))
+            .collect()
     }
 
     /// Returns all of it in Prometheus' text form.
-    pub(crate) fn text(&self, gauges: Gauges) -> String {
-        let mut text = String::new();
+    pub(crate) fn text(&self, gauges: Gauges, engine: &Engine) -> String {
+        let mut out = Exposition::default();
         for (name, help, n) in self.counters() {
-            sample(&mut text, "counter", name, help, n as f64);
+            out.counter(name, help, n as f64);
         }
-        let mut gauge = |name, help, value| sample(&mut text, "gauge", name, help, value);
-        gauge("clients", "Clients, and requests over HTTP, that are here.", gauges.n_clients as f64);
-        gauge("requests_running", "Requests that run or wait.", gauges.n_running as f64);
-        gauge("uptime_seconds", "Time since the server started.", gauges.uptime.as_secs_f64());
+        out.gauge("clients", "Clients, and requests over HTTP, that are here.", gauges.n_clients as f64);
+        out.gauge("requests_running", "Requests that run or wait.", gauges.n_running as f64);
+        out.gauge("uptime_seconds", "Time since the server started.", gauges.uptime.as_secs_f64());
         if let Some(n_bytes) = resident_bytes() {
-            gauge("resident_memory_bytes", "Memory of the process, weights included.", n_bytes as f64);
+            out.gauge("resident_memory_bytes", "Memory of the process, weights included.", n_bytes as f64);
         }
-        for (name, help, histogram) in [
-            ("queue_seconds", "From the request to its first step.", &self.queue),
-            ("ttft_seconds", "From the request to its first token.", &self.ttft),
-            ("prefill_seconds", "Steps over the prompt.", &self.prefill),
-            ("decode_seconds", "Steps over the answer.", &self.decode),
-        ] {
-            histogram.write(&mut text, name, help);
+        // Where another process runs the model, that one tells the rest.
+        if let Some(metrics) = engine.metrics() {
+            tokens(&mut out, metrics);
+            steps(&mut out, metrics);
+            memory(&mut out, metrics);
+            times(&mut out, metrics);
         }
-        text
+        out.finish()
     }
 }
 
-fn sample(text: &mut String, kind: &str, name: &str, help: &str, value: f64) {
-    let _ = write!(text, "# HELP tandem_{name} {help}\n# TYPE tandem_{name} {kind}\ntandem_{name} {value}\n");
+/// The engine's counters that need no label.
+fn token_counters(metrics: &engine::Metrics) -> [(&'static str, &'static str, u64); 5] {
+    [
+        (
+            "tokens_prefilled_total",
+            "Rows of prompts computed, those of scored texts included.",
+            &metrics.n_prefilled,
+        ),
+        ("tokens_reused_total", "Tokens that requests found in the KV cache.", &metrics.n_reused),
+        ("tokens_decoded_total", "Tokens of answers.", &metrics.n_decoded),
+        ("tokens_cancelled_total", "Tokens of answers that were then cancelled.", &metrics.n_cancelled),
+        (
+            "requests_suspended_total",
+            "Requests that gave their places in the KV cache up to another.",
+            &metrics.n_suspended,
+        ),
+    ]
+    .map(|(name, help, counter)| (name, help, counter.get()))
 }
 
-/// How often a time fell below each bound.
-#[derive(Debug, Default)]
-struct Histogram {
-    /// The last holds what is beyond all bounds.
-    buckets: [AtomicU64; BOUNDS_MS.len() + 1],
-    sum_us: AtomicU64,
+/// The sums of those that have one.
+fn sums(metrics: &engine::Metrics) -> [(&'static str, u64); 3] {
+    let of_drafts = |n: fn(&engine::DraftCount) -> &engine::Counter| {
+        metrics.drafts().map(|(_, count)| n(count).get()).sum()
+    };
+    [
+        ("tokens_drafted_total", of_drafts(|count| &count.n_drafted)),
+        ("tokens_kept_total", of_drafts(|count| &count.n_kept)),
+        ("steps_overtaken_total", metrics.n_given_up(GivenUp::Overtaken)),
+    ]
 }
 
-impl Histogram {
-    fn observe(&self, time: Duration) {
-        let bucket_idx = BOUNDS_MS.partition_point(|bound| Duration::from_millis(*bound) < time);
-        self.buckets[bucket_idx].fetch_add(1, Ordering::Relaxed);
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+fn tokens(out: &mut Exposition, metrics: &engine::Metrics) {
+    for (name, help, n) in token_counters(metrics) {
+        out.counter(name, help, n as f64);
     }
+    let by_drafter = |n: fn(&engine::DraftCount) -> &engine::Counter| {
+        metrics.drafts().map(|(name, count)| (name, n(count).get() as f64)).collect::<Vec<_>>()
+    };
+    let (drafted, kept) = (by_drafter(|count| &count.n_drafted), by_drafter(|count| &count.n_kept));
+    out.counters("tokens_drafted_total", "Tokens drafted, by what drafted them.", "drafter", &drafted);
+    out.counters("tokens_kept_total", "Drafted tokens that were kept.", "drafter", &kept);
+}
 
-    fn write(&self, text: &mut String, name: &str, help: &str) {
-        let _ = write!(text, "# HELP tandem_{name} {help}\n# TYPE tandem_{name} histogram\n");
-        let bounds = BOUNDS_MS.iter().map(|ms| (*ms as f64 / 1e3).to_string()).chain(["+Inf".to_owned()]);
-        let mut n_below = 0;
-        for (bound, bucket) in bounds.zip(&self.buckets) {
-            n_below += bucket.load(Ordering::Relaxed);
-            let _ = writeln!(text, "tandem_{name}_bucket{{le=\"{bound}\"}} {n_below}");
-        }
-        let sum = self.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
-        let _ = write!(text, "tandem_{name}_sum {sum}\ntandem_{name}_count {n_below}\n");
+fn steps(out: &mut Exposition, metrics: &engine::Metrics) {
+    let kinds = ["prefill", "decode", "mixed"];
+    let of_kind = |value: fn(&engine::StepCount) -> f64| {
+        kinds.into_iter().zip(metrics.steps.each_ref().map(value)).collect::<Vec<_>>()
+    };
+    let [n_steps, n_rows, seconds] = [
+        of_kind(|count| count.n_steps.get() as f64),
+        of_kind(|count| count.n_rows.get() as f64),
+        of_kind(|count| count.seconds.get()),
+    ];
+    out.counters("steps_total", "Finished steps, by what they computed.", "kind", &n_steps);
+    out.counters("step_rows_total", "Rows of finished steps, by what they computed.", "kind", &n_rows);
+    out.counters("step_seconds_total", "Time of finished steps, by what they computed.", "kind", &seconds);
+    let reasons = ["overtaken", "cancelled"];
+    let given_up = |value: fn(&engine::StepCount) -> u64| {
+        reasons
+            .into_iter()
+            .zip(metrics.given_up.each_ref().map(|count| value(count) as f64))
+            .collect::<Vec<_>>()
+    };
+    out.counters(
+        "steps_given_up_total",
+        "Steps given up between two layers.",
+        "reason",
+        &given_up(|count| count.n_steps.get()),
+    );
+    out.counters(
+        "step_rows_given_up_total",
+        "Rows of steps given up: tokens to be computed again, or for nobody.",
+        "reason",
+        &given_up(|count| count.n_rows.get()),
+    );
+    let sizes = engine::Metrics::STEP_ROWS.map(|n_rows| n_rows.to_string());
+    let expected =
+        sizes.iter().map(String::as_str).zip(metrics.step_seconds.each_ref().map(engine::Gauge::get));
+    // 0 says that it is not known yet, which is no time.
+    let known: Vec<_> = expected.filter(|(_, seconds)| *seconds > 0.0).collect();
+    out.gauges(
+        "step_expected_seconds",
+        "T(m), how long a step of so many rows takes, as drafts are judged by.",
+        "rows",
+        &known,
+    );
+    let phases = ["waiting", "prefill", "decode"];
+    let n_jobs: Vec<_> = phases.into_iter().zip(metrics.n_jobs.each_ref().map(engine::Gauge::get)).collect();
+    out.gauges("engine_requests", "Requests that the engine has, by how far they are.", "phase", &n_jobs);
+    out.histograms("rows_per_step", "Rows of a step.", &[(None, &metrics.step_rows)]);
+}
+
+fn memory(out: &mut Exposition, metrics: &engine::Metrics) {
+    out.gauge("weights_bytes", "Memory of the model's weights.", metrics.n_weight_bytes as f64);
+    out.gauge("kv_limit_bytes", "The most memory that the KV cache may take.", metrics.n_kv_bytes as f64);
+    out.gauge("kv_used_bytes", "KV cache that some sequence holds.", metrics.kv_used_bytes.get());
+    out.gauge(
+        "kv_retained_bytes",
+        "KV cache that sequences of ended requests hold; running ones may share it.",
+        metrics.kv_retained_bytes.get(),
+    );
+    out.gauge(
+        "kv_block_bytes",
+        "Memory of one block, the unit in which the KV cache is given out.",
+        metrics.n_block_bytes as f64,
+    );
+}
+
+fn times(out: &mut Exposition, metrics: &engine::Metrics) {
+    type Family = (&'static str, &'static str, fn(&RequestTimes) -> &engine::Histogram);
+    let families: [Family; 5] = [
+        ("queue_seconds", "From a request to its first step.", |times| &times.queue),
+        ("prefill_seconds", "Steps over a prompt.", |times| &times.prefill),
+        ("ttft_seconds", "From a request to its first token.", |times| &times.ttft),
+        ("inter_token_seconds", "From a token to the next one of its answer.", |times| &times.inter_token),
+        ("decode_seconds", "Steps over the answers to a request.", |times| &times.decode),
+    ];
+    let priorities = [("interactive", Priority::Interactive), ("background", Priority::Background)];
+    for (name, help, of) in families {
+        let all =
+            priorities.map(|(label, priority)| (Some(("priority", label)), of(metrics.times(priority))));
+        out.histograms(name, help, &all);
     }
 }
 
@@ -171,29 +238,4 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_counts_in_its_bucket_and_in_all_above() {
-        let histogram = Histogram::default();
-        for ms in [1, 2, 60_000, 70_000] {
-            histogram.observe(Duration::from_millis(ms));
-        }
-        let mut text = String::new();
-        histogram.write(&mut text, "x", "Help.");
-        for line in [
-            "tandem_x_bucket{le=\"0.001\"} 1",
-            "tandem_x_bucket{le=\"0.005\"} 2",
-            "tandem_x_bucket{le=\"60\"} 3",
-            "tandem_x_bucket{le=\"+Inf\"} 4",
-            "tandem_x_sum 130.003",
-            "tandem_x_count 4",
-        ] {
-            assert!(text.lines().any(|is| is == line), "{line} in {text}");
-        }
-    }
 }

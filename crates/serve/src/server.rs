@@ -175,7 +175,9 @@ impl Shared {
             "n_running": self.admission.n_inside(),
             "uptime_s": self.started.elapsed().as_secs(),
             "resident_bytes": resident_bytes(),
-            "counts": self.metrics.counts(),
+            "kv_used_bytes": self.engine.metrics().map(|metrics| metrics.kv_used_bytes.get() as u64),
+            "weights_bytes": self.engine.metrics().map(|metrics| metrics.n_weight_bytes),
+            "counts": self.metrics.counts(&self.engine),
         })
     }
 

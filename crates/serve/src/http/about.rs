@@ -16,7 +16,7 @@ pub(super) async fn health() -> Json<Value> {
 
 pub(super) async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
     let form = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, form)], state.metrics.text(state.gauges()))
+    ([(header::CONTENT_TYPE, form)], state.metrics.text(state.gauges(), &state.engine))
 }
 
 pub(super) async fn models(Extract(state): Extract<State>) -> Json<Value> {
