@@ -2,13 +2,14 @@
 //!
 //! In: a model, token counts, depths. Out: medians in tokens per second on stdout, or every run as JSON or CSV.
 
+mod replay;
 mod riders;
 
 use std::io::Write as _;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use engine::{Bench, Engine, EngineOptions};
 use serde_json::{Value, json};
 
@@ -18,7 +19,10 @@ use crate::models::ensure_with_progress;
 
 /// Measure prefill, decoding and verifying; the median of several runs
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// Tokens of a prefill
     #[arg(long, value_name = "N", default_value_t = 512)]
     pp: usize,
@@ -47,6 +51,11 @@ pub(crate) struct BenchArgs {
     model: ModelArgs,
 }
 
+#[derive(Subcommand, Debug)]
+enum BenchCommand {
+    Replay(replay::ReplayArgs),
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
 enum Format {
     Text,
@@ -63,6 +72,9 @@ struct Measured {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
+    if let Some(BenchCommand::Replay(args)) = &args.command {
+        return replay::run(args);
+    }
     let kv_type = args.model.kv_type()?;
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     if args.riders {

@@ -134,6 +134,7 @@ impl From<::serve::Error> for Failure {
         let code = match error {
             E::Engine(error) => return error.into(),
             E::NotLoopback(_) | E::NoKey | E::NotServed => code::USAGE,
+            E::Trace { .. } => code::USAGE,
             _ => code::INTERNAL,
         };
         let failure = Self::new(code, &error);

@@ -25,6 +25,7 @@ mod proposals;
 mod serve;
 mod settings;
 mod template;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use models::Installed;
 
 use crate::failure::Failure;
 use crate::models::ensure_with_progress;
+use crate::trace::record_in_process;
 
 /// Which model, and whether it may be fetched.
 #[derive(Args, Clone, Debug)]
@@ -31,16 +32,21 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Returns how the KV cache stores numbers: as said, else as `TANDEM_KV` says, else f16.
     pub(crate) fn kv_type(&self) -> Result<KvType, Failure> {
+        Ok(self.named_kv_type()?.unwrap_or_default())
+    }
+
+    /// Returns how the KV cache stores numbers, if that was said.
+    pub(crate) fn named_kv_type(&self) -> Result<Option<KvType>, Failure> {
         choose_kv(self.kv, std::env::var_os("TANDEM_KV").as_deref())
     }
 }
 
-fn choose_kv(named: Option<KvType>, variable: Option<&OsStr>) -> Result<KvType, Failure> {
+fn choose_kv(named: Option<KvType>, variable: Option<&OsStr>) -> Result<Option<KvType>, Failure> {
     match (named, variable.filter(|variable| !variable.is_empty())) {
-        (Some(kv_type), _) => Ok(kv_type),
-        (None, Some(variable)) => (variable.to_string_lossy().parse())
+        (Some(kv_type), _) => Ok(Some(kv_type)),
+        (None, Some(variable)) => (variable.to_string_lossy().parse().map(Some))
             .map_err(|error| Failure::usage(format!("TANDEM_KV is wrong: {error}"))),
-        (None, None) => Ok(KvType::default()),
+        (None, None) => Ok(None),
     }
 }
 
@@ -98,6 +104,7 @@ pub(crate) fn share_or_load(
         }
     };
     let engine = Engine::load(&installed.path, EngineOptions { kv, ..EngineOptions::default() }, progress)?;
+    let engine = record_in_process(engine, installed, kv);
     let why = unshared.map(|failure| {
         let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
         format!("the model is loaded in this process and not shared: {}{hint}", failure.message)
@@ -134,15 +141,15 @@ mod tests {
     use crate::failure::code;
 
     #[test]
-    fn the_kv_type_is_the_one_named_else_the_variables_else_f16() {
+    fn the_kv_type_is_the_one_named_else_the_variables() {
         let check = |named, variable: Option<&str>, expect| {
             assert_eq!(choose_kv(named, variable.map(OsStr::new)).expect("sound"), expect);
         };
-        check(Some(KvType::F16), Some("q8_0"), KvType::F16);
-        check(Some(KvType::Q8_0), Some("nonsense"), KvType::Q8_0);
-        check(None, Some("q8_0"), KvType::Q8_0);
-        check(None, Some(""), KvType::F16);
-        check(None, None, KvType::F16);
+        check(Some(KvType::F16), Some("q8_0"), Some(KvType::F16));
+        check(Some(KvType::Q8_0), Some("nonsense"), Some(KvType::Q8_0));
+        check(None, Some("q8_0"), Some(KvType::Q8_0));
+        check(None, Some(""), None);
+        check(None, None, None);
         let failure = choose_kv(None, Some(OsStr::new("q8"))).expect_err("no type");
         assert_eq!(failure.code, code::USAGE);
         assert!(failure.message.contains("TANDEM_KV") && failure.message.contains("q8_0"));

@@ -17,6 +17,7 @@ use crate::failure::{Failure, code};
 use crate::log_filter;
 use crate::model::{ModelArgs, find, share};
 use crate::models::ensure_with_progress;
+use crate::trace::TraceArgs;
 
 /// Run the engine for all editors and agents of yours; they start it themselves when it is not there
 #[derive(Args, Debug)]
@@ -32,14 +33,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
     /// Say in JSON what the server that runs for the model is doing
-    #[arg(long, conflicts_with_all = ["http", "stop", "idle"])]
+    #[arg(long, conflicts_with_all = ["http", "stop", "idle", "trace"])]
     status: bool,
     /// End the server that runs for the model
-    #[arg(long, conflicts_with_all = ["http", "idle"])]
+    #[arg(long, conflicts_with_all = ["http", "idle", "trace"])]
     stop: bool,
     /// Started by another command: a session of its own
     #[arg(long, hide = true)]
     detached: bool,
+    #[command(flatten)]
+    trace: TraceArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -69,15 +72,21 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let stop = StopFlag::new();
     let raised = stop.clone();
     ctrlc::set_handler(move || raised.raise()).map_err(|error| Failure::new(code::INTERNAL, &error))?;
-    let (engine, claim) = match Claim::take(&address) {
-        Ok(claim) => (
-            Engine::load(model.path(), EngineOptions { kv, ..EngineOptions::default() }, &mut |_| {})?,
-            Some(claim),
-        ),
+    let (engine, claim, trace) = match Claim::take(&address) {
+        Ok(claim) => {
+            let options = EngineOptions { kv, ..EngineOptions::default() };
+            let engine = Engine::load(model.path(), options, &mut |_| {})?;
+            let (engine, trace) = args.trace.record(engine, &installed, kv)?;
+            (engine, Some(claim), trace)
+        }
+        Err(::serve::Error::Served { pid }) if args.trace.is_named() => {
+            let message = format!("process {pid} serves {} already, without this trace", model.name());
+            return Err(Failure::usage(message).hint("`agent serve --stop` ends it"));
+        }
         // Its engine answers our HTTP.
         Err(::serve::Error::Served { pid }) if http.is_some() => {
             say!("process {pid} runs the model; this one adds HTTP to it");
-            (share(&installed, kv)?, None)
+            (share(&installed, kv)?, None, None)
         }
         Err(::serve::Error::Served { pid }) => {
             // Without a word where nobody reads: whoever started us finds the other one.
@@ -89,7 +98,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
         Err(error) => return Err(error.into()),
     };
     let mut on_ready = ready(args, &model);
-    ::serve::serve(ServeOptions { engine, model, claim, idle, http }, &mut on_ready, &stop)?;
+    let served = ::serve::serve(ServeOptions { engine, model, claim, idle, http }, &mut on_ready, &stop);
+    if let Some(trace) = trace {
+        // Here, because a request that did not end in time may still hold the engine.
+        trace.finish();
+    }
+    served?;
     Ok(code::OK)
 }
 

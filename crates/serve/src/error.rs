@@ -69,6 +69,16 @@ pub enum Error {
         /// The server's process.
         pid: u32,
     },
+    /// A line of a trace cannot be used.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No server runs for this model.
     #[error("no server runs for this model")]
     NotServed,
@@ -94,6 +104,7 @@ impl Error {
                 std::io::ErrorKind::InvalidInput => {
                     Some("the path may be too long for a socket: set XDG_RUNTIME_DIR to a short one")
                 }
+                std::io::ErrorKind::NotFound => Some("check the path"),
                 _ => Some("check the rights of the folder; `--in-process` does without a server"),
             },
             Self::NotPrivate { .. } => Some("`chmod 700` it, or remove it: it is made anew"),
@@ -110,6 +121,7 @@ impl Error {
                 Some("use 127.0.0.1:PORT or [::1]:PORT; for other machines put a proxy of your own before it")
             }
             Self::NoKey => Some("set TANDEM_API_KEY, or say `--api-key KEY`"),
+            Self::Trace { .. } => Some("the lines before it are sound: `head -n` cuts the trace off there"),
             Self::NotServed => Some("`agent serve` starts one"),
             Self::Engine(source) => source.hint(),
             Self::NotYet => Some("`--in-process` does without"),

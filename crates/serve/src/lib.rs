@@ -2,9 +2,10 @@
 //!
 //! In: a loaded [`engine::Engine`] to serve, or the file of a model that a server may run already.
 //! Out: a server that leaves when nobody needs it; an `Engine` whose model the server runs.
+//! A trace of requests that can be run again, where its user asks for one.
 //! Never: opens a network socket unless asked for HTTP, and then only on loopback (I-13); logs source text (I-9).
 //! Thread: `accept` takes connections, `client` reads one's frames, `request` works on one request, `http` is the
-//! HTTP face's runtime; at a client's end `link` reads the server's frames.
+//! HTTP face's runtime; at a client's end `link` reads the server's frames; `trace` writes a trace.
 //!
 //! ```no_run
 //! use serve::{Address, ModelFile, Starter, connect_or_start};
@@ -24,6 +25,7 @@ mod error;
 mod log;
 mod metrics;
 mod model;
+mod trace;
 mod wire;
 
 mod http;
@@ -64,3 +66,4 @@ pub use server::{ServeOptions, StopFlag, serve};
 pub use start::{
     Starter, ask_status, ask_to_stop, become_detached, connect_or_start, program_of_this_process,
 };
+pub use trace::{Trace, TraceEnd, TraceHeader, TraceWriter, TracedOutcome, TracedRequest};

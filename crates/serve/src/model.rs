@@ -91,7 +91,7 @@ fn identity(path: &Path, metadata: &std::fs::Metadata) -> String {
 /// FNV-1a, 64 bits: the same in every build of every version, unlike the standard library's hasher. Nobody but the
 /// owner can put a file into the folder where it matters.
 /// Source: draft-eastlake-fnv, section 2.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

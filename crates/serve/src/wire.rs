@@ -7,6 +7,8 @@
 pub(crate) mod from_wire;
 pub(crate) mod to_wire;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version: another one is not understood.
@@ -216,4 +218,9 @@ pub(crate) enum GrammarFault {
     DeadEnd,
     Vocabulary,
     Failed,
+}
+
+/// Returns a duration as it travels.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -7,3 +7,4 @@ mod editors;
 mod fix;
 mod killed;
 mod serve;
+mod trace;

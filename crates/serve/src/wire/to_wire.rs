@@ -1,7 +1,6 @@
 //! The engine's requests, answers and errors as they stand in frames.
 
 use std::error::Error as _;
-use std::time::Duration;
 
 use engine::{
     DraftExtent, GenerateRequest, Generation, GrammarError, GrammarSpec, ScoreRequest, StopReason, TokenId,
@@ -9,7 +8,7 @@ use engine::{
 
 use crate::wire;
 
-use super::{Failed, Generate, Generated, GrammarFault, Priority, Reason, Score, Scored};
+use super::{Failed, Generate, Generated, GrammarFault, Priority, Reason, Score, Scored, micros};
 
 pub(crate) fn generate(request: GenerateRequest, n_answers: usize) -> Generate {
     Generate {
@@ -136,8 +135,4 @@ fn ids(tokens: &[TokenId]) -> Vec<u32> {
 
 fn bits(logprobs: &[f32]) -> Vec<u32> {
     logprobs.iter().map(|logprob| logprob.to_bits()).collect()
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
