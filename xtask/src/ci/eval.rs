@@ -9,7 +9,7 @@ use super::Closing;
 use crate::{measure, model};
 
 /// 40 of the 1,033 problems.
-const INFILLING: &[&str] = &["--problems", "40", "--floor", "15"];
+const INFILLING: &[&str] = &["--problems", "40", "--floor", "24"];
 /// 180 keys. One file's first key prefills its window, the others a token or two.
 const TYPING: &[&str] = &[
     "--speed",
@@ -20,6 +20,8 @@ const TYPING: &[&str] = &[
     "15",
     "--least-kv-hit",
     "95",
+    "--least-cached",
+    "50",
     "--files",
     "sessions.py",
     "models.py",
