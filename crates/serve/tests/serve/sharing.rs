@@ -39,6 +39,17 @@ fn two_clients_share_a_server_and_get_the_tokens_of_an_engine_of_their_own() {
 }
 
 #[test]
+fn a_grammar_and_the_special_tokens_to_show_go_through_the_server() {
+    let server = Server::start();
+    let special = engine().tokenizer().special("<|im_start|>").unwrap();
+    let mut wanted = request(prompt("Say it: "), 8);
+    wanted.grammar = Some(engine::GrammarSpec::Lark("start: \"a\" <|im_start|> \"b\"".to_owned()));
+    wanted.shown = vec![special];
+    let (generation, heard) = generate(&server.client(), wanted).unwrap();
+    assert_eq!((generation.text.as_str(), heard.as_str()), ("a<|im_start|>b", "a<|im_start|>b"));
+}
+
+#[test]
 fn a_score_has_the_same_bits_through_the_server() {
     let server = Server::start();
     let tokens = prompt("def add(a, b):\n    return a + b\n");
