@@ -41,6 +41,7 @@ impl SyntaxTree {
     /// Returns the tree of what the text has become, parsed only where it differs; `None` if the budget runs out.
     ///
     /// The two texts are compared, so it does not matter how many edits lie between them.
+    /// Of a text without an error it is the tree that [`Self::parse`] gives; how an error is mended may differ.
     ///
     /// ```
     /// use std::time::Duration;

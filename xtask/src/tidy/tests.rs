@@ -109,13 +109,13 @@ fn a_library_of_another_crate_in_a_manifest_is_found() {
 
 #[test]
 fn a_crate_without_arrows_is_found() {
-    let syntax = manifest("syntax", "");
+    let parse = manifest("parse", "");
     expect(
         &[
-            ("crates/syntax/Cargo.toml", &syntax),
-            ("crates/syntax/src/lib.rs", "//! Trees from text.\n#![forbid(unsafe_code)]\n"),
+            ("crates/parse/Cargo.toml", &parse),
+            ("crates/parse/src/lib.rs", "//! Trees from text.\n#![forbid(unsafe_code)]\n"),
         ],
-        &["crates/syntax/Cargo.toml:1: crate `syntax` has no arrows"],
+        &["crates/parse/Cargo.toml:1: crate `parse` has no arrows"],
     );
 }
 

@@ -307,6 +307,16 @@ fn insertions_in_the_other_languages_are_judged() {
 }
 
 #[test]
+fn what_was_wrong_elsewhere_may_stay_and_may_not_become_more() {
+    let rust = "fn a() { x y; }\n\nfn f() {\n    $0\n}\n\nfn g() {\n    h();\n}\n";
+    check(Language::Rust, rust, &["b();", "if b {\n        c();\n    }"], &["if b {", "}", "b(;"]);
+    let java = "class A {\n    int = 1;\n    void f() {\n        $0\n    }\n    void g() { h(); }\n}\n";
+    check(Language::Java, java, &["b();", "if (b) {\n        }"], &["if (b) {", "}", "b(;"]);
+    let javascript = "x y;\nfunction f() {\n  $0\n}\nfunction g() {\n  h();\n}\n";
+    check(Language::JavaScript, javascript, &["b();", "if (b) {\n  }"], &["if (b) {", "}", "b(;"]);
+}
+
+#[test]
 fn the_longest_start_that_adds_no_error_is_kept() {
     let check = |language, before: &str, insert: &str, kept: &str| {
         let at = before.find("$0").expect("the case has a cursor");
