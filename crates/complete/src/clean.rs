@@ -16,9 +16,9 @@ use crate::{GhostText, NoneReason, Request};
 /// Longest time for a document's first parse: 10,000 lines.
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest time to catch up with what was typed.
-const UPDATE: Duration = Duration::from_millis(20);
+const UPDATE: Duration = Duration::from_millis(10);
 /// Longest time to try what of an insertion is sound.
-const TRY: Duration = Duration::from_millis(20);
+const TRY: Duration = Duration::from_millis(10);
 
 /// The trees of the open documents.
 #[derive(Debug, Default)]

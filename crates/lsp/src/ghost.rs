@@ -8,6 +8,7 @@
 
 mod record;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,11 @@ use record::Records;
 const GRACE: Duration = Duration::from_millis(60);
 /// How long nobody types before lines are written ahead.
 const IDLE: Duration = Duration::from_millis(150);
+
+/// Characters typed instead of what was shown that say that it was not wanted.
+const N_OTHER: usize = 3;
+/// Ghost texts of which it is not known yet whether they were wanted.
+const N_MAX_SHOWN: usize = 16;
 
 /// A request that is not answered yet.
 struct Waiting {
@@ -67,8 +73,8 @@ struct Running {
     unwanted: Option<Instant>,
 }
 
-/// Ghost text that its user may type, accept or turn down.
-struct LastShown {
+/// Ghost text in the document it was shown in.
+struct ShownLately {
     uri: String,
     place: Place,
     insert: String,
@@ -101,8 +107,8 @@ pub(crate) struct Ghosts {
     cache: Cache,
     rejected: Rejected,
     trees: Trees,
-    /// The ghost text shown last, if it is of use still.
-    last_shown: Option<LastShown>,
+    /// Ghost text that may still be typed, accepted or turned down; the newest last.
+    shown_lately: VecDeque<ShownLately>,
     records: Records,
     next_key: u64,
     model: Model,
@@ -129,7 +135,7 @@ impl Ghosts {
             cache: Cache::default(),
             rejected: Rejected::default(),
             trees: Trees::default(),
-            last_shown: None,
+            shown_lately: VecDeque::new(),
             records: Records::default(),
             next_key: 0,
             model: Model::Unloaded(Box::new((load, job_queue))),
@@ -225,17 +231,22 @@ impl Ghosts {
         }
     }
 
-    /// Takes note if something else was typed than what was shown last.
+    /// Takes note of what was shown and not wanted: its user has typed on with something else.
     fn learn(&mut self, uri: &str, place: &Place) {
-        let Some(shown) = self.last_shown.take_if(|shown| shown.uri == uri) else { return };
-        let typed = typed_since(&shown.place.document, shown.place.offset, &place.request());
-        match typed {
-            Some(typed) if shown.insert.starts_with(&typed) => self.last_shown = Some(shown),
-            Some(typed) if !typed.starts_with(&shown.insert) => {
-                self.rejected.insert(uri, &shown.place.head(), &shown.insert);
+        let request = place.request();
+        let rejected = &mut self.rejected;
+        self.shown_lately.retain(|shown| {
+            if shown.uri != uri {
+                return true;
             }
-            _ => {}
-        }
+            let typed = typed_since(&shown.place.document, shown.place.offset, &request);
+            // A slip of the finger is taken back sooner.
+            let is_other = |typed: &String| n_other(typed, &shown.insert) >= N_OTHER;
+            if typed.as_ref().is_some_and(is_other) {
+                rejected.insert(uri, &shown.place.head(), &shown.insert);
+            }
+            typed.is_some_and(|typed| !is_other(&typed))
+        });
     }
 
     /// Answers a request for which the model need not be asked; gives it back if it must.
@@ -433,7 +444,7 @@ impl Ghosts {
         self.abandon(uri, why);
         self.cache.forget(uri);
         self.rejected.forget(uri);
-        self.last_shown = None;
+        self.shown_lately.retain(|shown| shown.uri != uri);
         self.records.forget(uri);
         self.ahead = None;
         if let Some(running) = self.running.as_ref().filter(|running| running.uri == uri) {
@@ -473,7 +484,10 @@ impl Ghosts {
         };
         if let Ok(ghost) = &result {
             let (uri, place, insert) = (open.uri.clone(), open.place.clone(), ghost.insert.clone());
-            self.last_shown = Some(LastShown { uri, place, insert });
+            if self.shown_lately.len() == N_MAX_SHOWN {
+                self.shown_lately.pop_front();
+            }
+            self.shown_lately.push_back(ShownLately { uri, place, insert });
         }
         let why = result.as_ref().err().map_or("shown", |reason| reason.name());
         self.records.insert(&open, why, result.as_ref().ok(), origin);
@@ -505,6 +519,12 @@ enum Origin {
     Gate,
     Cache { n_typed: usize },
     Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32> },
+}
+
+/// Returns how many characters of what was typed are not what was shown.
+fn n_other(typed: &str, shown: &str) -> usize {
+    let n_same = typed.chars().zip(shown.chars()).take_while(|(typed, shown)| typed == shown).count();
+    if n_same == shown.chars().count() { 0 } else { typed.chars().count() - n_same }
 }
 
 fn finish(open: Waiting, answer: Answer, why: &str) {
