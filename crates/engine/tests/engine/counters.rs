@@ -1,12 +1,12 @@
 //! The engine's counters: known requests give known numbers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::{
-    CancelToken, DraftExtent, Engine, EngineOptions, GenerateRequest, Generation, GivenUp, GrammarSpec,
-    Metrics, Priority, ScoreRequest, StepKind, StopReason,
+    Asked, CancelToken, DraftExtent, Ended, Engine, EngineOptions, GenerateRequest, Generation, GivenUp,
+    GrammarSpec, Metrics, Outcome, Priority, Recorder, ScoreRequest, StepKind, StopReason,
 };
 
 use crate::{greedy, model_path};
@@ -214,4 +214,69 @@ fn a_request_that_gives_its_places_up_is_counted() {
     assert!(metrics.n_suspended.get() > 0);
     // All of them are answered, so what was lost was computed again.
     assert!(metrics.n_prefilled.get() + metrics.n_reused.get() > 600);
+}
+
+/// Keeps a line for each request it hears of.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Recorder for Heard {
+    fn record(&self, ended: Ended<'_>) {
+        let asked = match &ended.asked {
+            Asked::Generate { request, n_answers } => format!("{n_answers} of {}", request.prompt.len()),
+            Asked::Score(request) => format!("scores of {}", request.tokens.len()),
+        };
+        let outcome = match ended.outcome {
+            Outcome::Generated(answers) => format!("{:?}", answers[0].stop),
+            Outcome::Scored(scores) => format!("{:?}", scores.map(<[_]>::len)),
+            Outcome::Failed(error) => error.to_string(),
+        };
+        let was_cancelled = ended.cancelled.is_some_and(|at| at >= ended.arrived);
+        let enough_after = ended.enough_after;
+        self.0.lock().unwrap().push(format!("{asked}: {outcome} {was_cancelled} {enough_after:?}"));
+    }
+}
+
+#[test]
+fn a_recorder_hears_of_every_request_once_and_how_it_ended() {
+    let heard = Arc::new(Heard::default());
+    let engine = crate::engine().clone().with_recorder(Arc::<Heard>::clone(&heard));
+    let request = plain(&engine, "one two three", 100);
+    let n_prompt = request.prompt.len();
+    let check = |expected: &str| {
+        let lines = std::mem::take(&mut *heard.0.lock().unwrap());
+        assert_eq!(lines, [expected]);
+    };
+    generate(&engine, plain(&engine, "one two three", 3));
+    check(&format!("1 of {n_prompt}: MaxTokens false [None]"));
+
+    // The first text is enough, whatever comes after it.
+    let mut first = None;
+    let mut on_text = |text: &str| {
+        first.get_or_insert(text.len());
+        false
+    };
+    engine.generate(request.clone(), &mut on_text, &CancelToken::new()).unwrap();
+    check(&format!("1 of {n_prompt}: Enough false [{first:?}]"));
+
+    let cancel = CancelToken::new();
+    let mut on_text = |_: &str| {
+        cancel.cancel();
+        true
+    };
+    engine.generate(request.clone(), &mut on_text, &cancel).unwrap();
+    check(&format!("1 of {n_prompt}: Cancelled true [None]"));
+
+    let empty = GenerateRequest { prompt: Vec::new(), ..request.clone() };
+    engine.generate_many(empty, 2, &mut |_, _| true, &CancelToken::new()).unwrap_err();
+    check("2 of 0: the prompt is empty false [None, None]");
+
+    let tokens = request.prompt;
+    let score =
+        ScoreRequest { tokens, from: 1, n_top: 0, asked: Default::default(), priority: Priority::Background };
+    engine.score(score.clone(), &CancelToken::new()).unwrap();
+    check(&format!("scores of {n_prompt}: Some({}) false []", n_prompt - 1));
+    // It was cancelled before it came.
+    engine.score(score, &cancel).unwrap();
+    check(&format!("scores of {n_prompt}: None false []"));
 }
