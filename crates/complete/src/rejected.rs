@@ -1,6 +1,6 @@
 //! Ghost text that its user did not want, so that it is not shown there again.
 //!
-//! In: what was shown and what was typed instead. Out: whether some ghost text was turned down before.
+//! In: what was shown where a line was ended with something else. Out: whether some ghost text was turned down before.
 
 use std::collections::VecDeque;
 
@@ -14,8 +14,8 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Takes note that ghost text was shown behind `head`, the cursor's line up to the cursor, and that something else was
-    /// typed.
+    /// Takes note that ghost text was shown behind `head`, the cursor's line up to the cursor, and that the line
+    /// was ended with something else.
     pub fn insert(&mut self, uri: &str, head: &str, ghost: &str) {
         let line = (uri.to_owned(), line(head, ghost));
         if self.lines.contains(&line) {

@@ -35,7 +35,7 @@ pub enum Asked {
     /// One or several answers.
     Generate {
         /// The prompt and what is wished.
-        request: GenerateRequest,
+        request: Box<GenerateRequest>,
         /// How many answers.
         n_answers: usize,
     },
@@ -77,7 +77,7 @@ pub(crate) fn generate(
     cancel: &CancelToken,
 ) -> Result<Vec<Generation>, Error> {
     let arrived = Instant::now();
-    let asked = Asked::Generate { request: request.clone(), n_answers };
+    let asked = Asked::Generate { request: Box::new(request.clone()), n_answers };
     let mut n_seen = vec![0; n_answers];
     let mut enough_after = vec![None; n_answers];
     let mut watched = |answer_idx: usize, text: &str| {

@@ -34,8 +34,6 @@ const GRACE: Duration = Duration::from_millis(60);
 /// How long nobody types before lines are written ahead.
 const IDLE: Duration = Duration::from_millis(150);
 
-/// Characters typed instead of what was shown that say that it was not wanted.
-const N_OTHER: usize = 3;
 /// Ghost texts of which it is not known yet whether they were wanted.
 const N_MAX_SHOWN: usize = 16;
 
@@ -231,7 +229,7 @@ impl Ghosts {
         }
     }
 
-    /// Takes note of what was shown and not wanted: its user has typed on with something else.
+    /// Takes note of what was shown and not wanted: its user has ended the line with something else.
     fn learn(&mut self, uri: &str, place: &Place) {
         let request = place.request();
         let rejected = &mut self.rejected;
@@ -240,12 +238,10 @@ impl Ghosts {
                 return true;
             }
             let typed = typed_since(&shown.place.document, shown.place.offset, &request);
-            // A slip of the finger is taken back sooner.
-            let is_other = |typed: &String| n_other(typed, &shown.insert) >= N_OTHER;
-            if typed.as_ref().is_some_and(is_other) {
+            if typed.as_ref().is_some_and(|typed| ends_otherwise(typed, &shown.insert)) {
                 rejected.insert(uri, &shown.place.head(), &shown.insert);
             }
-            typed.is_some_and(|typed| !is_other(&typed))
+            typed.is_some_and(|typed| !typed.contains('\n'))
         });
     }
 
@@ -521,10 +517,10 @@ enum Origin {
     Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32> },
 }
 
-/// Returns how many characters of what was typed are not what was shown.
-fn n_other(typed: &str, shown: &str) -> usize {
-    let n_same = typed.chars().zip(shown.chars()).take_while(|(typed, shown)| typed == shown).count();
-    if n_same == shown.chars().count() { 0 } else { typed.chars().count() - n_same }
+/// Returns whether the line was ended with something else than what was shown. What is only begun may be a slip of the finger.
+fn ends_otherwise(typed: &str, shown: &str) -> bool {
+    let shown = shown.lines().next().unwrap_or_default();
+    typed.split_once('\n').is_some_and(|(line, _)| !line.starts_with(shown))
 }
 
 fn finish(open: Waiting, answer: Answer, why: &str) {

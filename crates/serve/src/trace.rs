@@ -168,7 +168,7 @@ struct RequestLine {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AskedLine {
-    Generate(wire::Generate),
+    Generate(Box<wire::Generate>),
     Score(wire::Score),
 }
 
@@ -189,7 +189,7 @@ impl From<TracedRequest> for RequestLine {
             enough_after: request.enough_after,
             asked: match request.asked {
                 Asked::Generate { request, n_answers } => {
-                    AskedLine::Generate(to_wire::generate(request, n_answers))
+                    AskedLine::Generate(Box::new(to_wire::generate(*request, n_answers)))
                 }
                 Asked::Score(request) => AskedLine::Score(to_wire::score(request)),
             },
@@ -213,9 +213,10 @@ impl From<RequestLine> for TracedRequest {
             cancelled_after: line.cancelled_after_us.map(Duration::from_micros),
             enough_after: line.enough_after,
             asked: match line.asked {
-                AskedLine::Generate(request) => {
-                    Asked::Generate { n_answers: request.n_answers, request: from_wire::generate(request) }
-                }
+                AskedLine::Generate(request) => Asked::Generate {
+                    n_answers: request.n_answers,
+                    request: Box::new(from_wire::generate(*request)),
+                },
                 AskedLine::Score(request) => Asked::Score(from_wire::score(request)),
             },
             outcome: match line.outcome {

@@ -78,7 +78,7 @@ pub(super) fn ended(outcome: Outcome<'_>, asked: Asked, began: Instant) -> Ended
 /// Two answers to one request, as a trace has them.
 pub(super) fn two_answers() -> TracedRequest {
     let began = Instant::now();
-    let asked = Asked::Generate { request: generate_request(), n_answers: 2 };
+    let asked = Asked::Generate { request: Box::new(generate_request()), n_answers: 2 };
     let answers = [generation(), generation()];
     traced(ended(Outcome::Generated(&answers), asked, began), began)
 }

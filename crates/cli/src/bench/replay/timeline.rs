@@ -89,7 +89,7 @@ fn answer(
                 let n_seen = n_seen[answer_idx].fetch_add(text.len(), Ordering::Relaxed) + text.len();
                 request.enough_after[answer_idx].is_none_or(|n_enough| n_seen < n_enough)
             };
-            let result = engine.generate_many(asked.clone(), *n_answers, &mut on_text, cancel);
+            let result = engine.generate_many((**asked).clone(), *n_answers, &mut on_text, cancel);
             TracedOutcome::new(
                 result.as_ref().map_or_else(Outcome::Failed, |answers| Outcome::Generated(answers)),
             )
