@@ -475,6 +475,8 @@ impl Ghosts {
         };
         let result = match result {
             Ok(ghost) if is_rejected(&ghost) => Err(NoneReason::Rejected),
+            // The document would become what it would have become with the last key's: that is sound.
+            Ok(ghost) if self.is_left_of_shown(&open, &ghost) => Ok(ghost),
             Ok(ghost) => self.trees.clean(&open.uri, &open.place.request(), ghost),
             Err(reason) => Err(reason),
         };
@@ -492,6 +494,14 @@ impl Ghosts {
             Err(_) => Answer::Nothing,
         };
         finish(open, answer, why);
+    }
+
+    fn is_left_of_shown(&self, open: &Waiting, ghost: &GhostText) -> bool {
+        let request = open.place.request();
+        self.shown_lately.iter().rev().filter(|shown| shown.uri == open.uri).any(|shown| {
+            let typed = typed_since(&shown.place.document, shown.place.offset, &request);
+            typed.is_some_and(|typed| shown.insert.strip_prefix(&typed) == Some(&ghost.insert))
+        })
     }
 
     fn shown(&self, open: &Waiting, ghost: GhostText) -> Shown {
