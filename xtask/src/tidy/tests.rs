@@ -103,7 +103,7 @@ fn a_library_of_another_crate_in_a_manifest_is_found() {
     let agent = manifest("agent", "ureq = \"3\"\n");
     expect(
         &[("crates/agent/Cargo.toml", &agent)],
-        &["crates/agent/Cargo.toml:7: `agent` depends on `ureq`, which belongs to `models`"],
+        &["crates/agent/Cargo.toml:7: `agent` depends on `ureq`, which belongs to `remote`"],
     );
 }
 
