@@ -5,12 +5,12 @@ use std::ops::Range;
 use crate::locate::SourceFile;
 use crate::mutate::Kind;
 
-/// One edit of one line of one file.
+/// One edit of one file: within a line, or a whole function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// Index of the file.
     pub file_idx: usize,
-    /// The line, counted from 0.
+    /// The first line it changes, counted from 0.
     pub line: usize,
     /// What kind of edit it is.
     pub kind: Kind,

@@ -38,6 +38,12 @@ pub enum Error {
     /// The engine failed; its own error says who can fix it.
     #[error(transparent)]
     Engine(engine::Error),
+    /// The model that writes functions, and is not the engine's, failed; it says itself who can fix it.
+    #[error("{source}")]
+    Author {
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// git refused an operation on a repository that looked sound.
     #[error("git: {what}")]
     Git {
@@ -245,6 +251,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Path { .. }
             | Self::NotProposable { .. }
+            | Self::Author { .. }
             | Self::Command { .. } => None,
         }
     }

@@ -143,7 +143,7 @@ pub(crate) fn draft(files: Vec<FileChange>) -> Draft {
         head: "0".repeat(40),
         files,
         evidence: Evidence { before: outcome(1, "1 failed\n"), after: outcome(0, "1 passed\n") },
-        model: Model { name: "tiny".to_owned(), sha256: "ab".repeat(32) },
+        model: Model::Local { name: "tiny".to_owned(), sha256: "ab".repeat(32) },
         seed: 7,
         engine_version: "0.1.0".to_owned(),
     }

@@ -1,12 +1,13 @@
 //! A task becomes a proposal. Knows no LSP.
 //!
-//! In: a repository, a test command, an engine. Out: a proposal that waits for a human, or why there is none.
+//! In: a repository, a test command, the models that may be asked. Out: a proposal that waits for a human, or why there is none.
 //! Never: writes the user's tree, index or HEAD, but in [`accept`], from a human's decisions (I-4).
 //! Thread: the caller's.
 
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod author;
 pub mod candidate;
 pub mod evidence;
 pub mod function;

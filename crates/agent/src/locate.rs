@@ -48,6 +48,8 @@ pub struct Suspects {
     pub places: Vec<Place>,
     /// Lines outside tests that the output names.
     pub mentions: Vec<Mention>,
+    /// The tests that the output says failed, in the order of the files.
+    pub tests: Vec<Place>,
 }
 
 /// Calls followed from the failing test. Beyond, everything is reachable from everything.
@@ -64,6 +66,12 @@ pub fn locate(files: &[SourceFile], output: &str, cancel: &CancelToken) -> Suspe
     let mut queue: VecDeque<(usize, usize, u32)> = index.failing_tests(output, &mentions);
     let mut seen: BTreeSet<(usize, usize)> =
         queue.iter().map(|&(file_idx, idx, _)| (file_idx, idx)).collect();
+    let place = |(file_idx, idx): (usize, usize), depth| Place {
+        file_idx,
+        function: index.files[file_idx].functions[idx].clone(),
+        depth,
+    };
+    let tests: Vec<Place> = queue.iter().map(|&(file_idx, idx, _)| place((file_idx, idx), 0)).collect();
     for mention in &mentions {
         for (idx, function) in index.files[mention.file_idx].functions.iter().enumerate() {
             if function.lines.contains(&mention.line) && !index.is_test(mention.file_idx, idx) {
@@ -94,17 +102,10 @@ pub fn locate(files: &[SourceFile], output: &str, cancel: &CancelToken) -> Suspe
             depths.extend(suspects.map(|idx| ((file_idx, idx), 0)));
         }
     }
-    let mut places: Vec<Place> = depths
-        .into_iter()
-        .map(|((file_idx, idx), depth)| Place {
-            file_idx,
-            function: index.files[file_idx].functions[idx].clone(),
-            depth,
-        })
-        .collect();
+    let mut places: Vec<Place> = depths.into_iter().map(|(at, depth)| place(at, depth)).collect();
     places.sort_by_key(|place| place.depth);
     let mentions = mentions.into_iter().filter(|mention| !index.is_in_test(mention)).collect();
-    Suspects { places, mentions }
+    Suspects { places, mentions, tests }
 }
 
 /// All functions of all files.
@@ -310,6 +311,9 @@ mod tests {
         let files = [file("stats.py", STATS), file("test_stats.py", tests)];
         let output = "FAIL: test_span\n  File \"/s/test_stats.py\", line 7, in test_span\nAssertionError\n";
         assert_eq!(found(&files, output), [("span".into(), 0), ("high".into(), 1)]);
+        let suspects = locate(&files, output, &CancelToken::new());
+        let tests: Vec<&str> = suspects.tests.iter().map(|test| test.function.name.as_str()).collect();
+        assert_eq!(tests, ["test_span"]);
     }
 
     #[test]

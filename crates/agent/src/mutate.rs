@@ -48,6 +48,8 @@ pub enum Kind {
     Delete,
     /// The whole line written again by the model.
     Line,
+    /// The whole function written again by a model.
+    Rewrite,
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             Self::Insert => "insert",
             Self::Delete => "delete",
             Self::Line => "line",
+            Self::Rewrite => "rewrite",
         }
     }
 
@@ -86,7 +89,7 @@ impl Kind {
             Self::Negate => 0.8,
             Self::Name | Self::Number => 0.7,
             Self::Assign => 0.3,
-            Self::Substitute | Self::Line => 0.0,
+            Self::Substitute | Self::Line | Self::Rewrite => 0.0,
             Self::Delete => -0.3,
             Self::Insert => -0.5,
         }

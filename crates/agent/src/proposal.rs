@@ -66,13 +66,33 @@ pub struct Task {
     pub test_command: String,
 }
 
-/// A pinned model.
+/// The model that was asked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Model {
-    /// Its name in the catalogue.
-    pub name: String,
-    /// Its file's checksum, in hexadecimal.
-    pub sha256: String,
+#[serde(untagged)]
+pub enum Model {
+    /// A pinned file, on the machine that ran it.
+    Local {
+        /// Its name in the catalogue.
+        name: String,
+        /// Its file's checksum, in hexadecimal.
+        sha256: String,
+    },
+    /// One behind an endpoint, of which only this is known.
+    Remote {
+        /// What the endpoint calls it.
+        name: String,
+        /// The endpoint's URL.
+        endpoint: String,
+    },
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local { name, .. } => f.write_str(name),
+            Self::Remote { name, endpoint } => write!(f, "{name} at {endpoint}"),
+        }
+    }
 }
 
 /// What becomes of one file.

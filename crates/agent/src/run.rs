@@ -1,6 +1,6 @@
 //! A task becomes a proposal, in a straight line: repo → sandbox → locate → search → validate → proposal.
 //!
-//! In: a [`Task`](crate::proposal::Task), a repository, an engine. Out: [`Outcome`]. Here the run ends; only a human's
+//! In: a [`Task`](crate::proposal::Task), a repository, the models that may be asked. Out: [`Outcome`]. Here the run ends; only a human's
 //! decisions go on from here, in [`accept`](crate::accept).
 //! Never: writes the user's tree, index or HEAD (I-4, I-10).
 //! Thread: the caller's, for as long as the budget says.
@@ -8,11 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine::{CancelToken, Engine};
+use engine::CancelToken;
 use globset::GlobMatcher;
 use syntax::Language;
 
 use crate::Error;
+use crate::author::Models;
 use crate::candidate::Candidate;
 use crate::evidence::{Evidence, TestOutcome};
 use crate::function;
@@ -20,7 +21,7 @@ use crate::locate::{Place, SourceFile, is_test_file, locate};
 use crate::proposal::{self, Draft, FileChange, Model, Proposal, Task};
 use crate::repo::{Repo, RepoPath};
 use crate::sandbox::Sandbox;
-use crate::search::Search;
+use crate::search::{Failure, Search};
 
 /// How a run is done.
 #[derive(Clone, Debug)]
@@ -54,6 +55,13 @@ pub enum Event<'a> {
     Ranked {
         /// Edits.
         n_candidates: usize,
+    },
+    /// A model is being asked to write a function again.
+    Asking {
+        /// The function's file.
+        path: &'a str,
+        /// Where it is.
+        place: &'a Place,
     },
     /// A candidate is being validated.
     Trying {
@@ -130,10 +138,10 @@ const N_MAX_SOURCE_BYTES: u64 = 32 << 20;
 /// Runs one task to its end.
 ///
 /// # Errors
-/// [`Error::RepositoryState`] and its like are the user's to fix, [`Error::Engine`] is ours.
+/// [`Error::RepositoryState`] and its like are the user's to fix, [`Error::Engine`] is ours, [`Error::Author`] says.
 pub fn run(
     repo: &Repo,
-    engine: &Engine,
+    models: Models<'_>,
     options: &RunOptions,
     events: &mut dyn FnMut(Event<'_>),
     cancel: &CancelToken,
@@ -171,16 +179,23 @@ pub fn run(
     let suspects = locate(&files, &before.output, timer.token());
     events(Event::Located(&files, &suspects.places));
 
-    let mut search =
-        Search::new(engine, &files, &suspects, options.seed, timer.token()).map_err(Error::Engine)?;
+    let failure = Failure { test_command: &options.task.test_command, output: &before.output };
+    let mut search = Search::new(models, &files, &suspects, failure, options.seed, timer.token())?;
     events(Event::Ranked { n_candidates: search.n_ranked() });
     validator.limit = (Duration::from_millis(before.duration_ms) * SLOWER).max(MIN_LIMIT);
-    while let Some((candidate, new_text)) = search.next(timer.token()).map_err(Error::Engine)? {
+    loop {
+        let mut asking = |place: &Place| events(Event::Asking { path: &files[place.file_idx].path, place });
+        let Some((candidate, new_text)) = search.next(&mut asking, timer.token())? else {
+            break;
+        };
         let path = RepoPath::new(&files[candidate.file_idx].path)?;
         tried.n_tried += 1;
         events(Event::Trying { n_tried: tried.n_tried, path: path.as_str(), candidate: &candidate });
         match validator.check(&mut sandbox, &path, &new_text, &mut || events(Event::Confirming))? {
-            Checked::Fails { timed_out } => tried.n_timed_out += usize::from(timed_out),
+            Checked::Fails(outcome) => {
+                tried.n_timed_out += usize::from(outcome.timed_out);
+                search.learn(&candidate, &outcome);
+            }
             Checked::BasePassesToo => return Ok(Outcome::Flaky { before }),
             Checked::Passes(after) => {
                 let draft = draft(&mut sandbox, options, path, &new_text, Evidence { before, after })?;
@@ -208,7 +223,7 @@ struct Validator<'a> {
 /// What became of a candidate.
 enum Checked {
     /// The test fails with it.
-    Fails { timed_out: bool },
+    Fails(TestOutcome),
     /// The test passes with it, and without it.
     BasePassesToo,
     /// The test passes with it, twice, and fails without it.
@@ -228,7 +243,7 @@ impl Validator<'_> {
         let first = self.run(sandbox)?;
         sandbox.restore(path)?;
         if !first.is_pass() {
-            return Ok(Checked::Fails { timed_out: first.timed_out });
+            return Ok(Checked::Fails(first));
         }
         // A test that passes now and then, or ever after its first run, has not been mended by anyone.
         confirming();
@@ -238,7 +253,7 @@ impl Validator<'_> {
         sandbox.write(path, new_text.as_bytes())?;
         let after = self.run(sandbox)?;
         sandbox.restore(path)?;
-        Ok(if after.is_pass() { Checked::Passes(after) } else { Checked::Fails { timed_out: false } })
+        Ok(if after.is_pass() { Checked::Passes(after) } else { Checked::Fails(after) })
     }
 
     fn run(&self, sandbox: &mut Sandbox) -> Result<TestOutcome, Error> {

@@ -91,8 +91,12 @@ fn render(proposal: &Proposal, palette: Palette) -> String {
     let _ = writeln!(text, "  test:  {}", printable(&proposal.draft.task.test_command));
     let _ = writeln!(text, "  was:   {}", outcome(&evidence.before));
     let _ = writeln!(text, "  now:   {}", outcome(&evidence.after));
-    let _ =
-        writeln!(text, "  model: {}, seed {}", printable(&proposal.draft.model.name), proposal.draft.seed);
+    let _ = writeln!(
+        text,
+        "  model: {}, seed {}",
+        printable(&proposal.draft.model.to_string()),
+        proposal.draft.seed
+    );
     let mut shown = None;
     for (number, file, hunk) in proposal.hunks() {
         if shown != Some(&file.path) {

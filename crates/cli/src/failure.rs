@@ -17,7 +17,7 @@ pub(crate) mod code {
     pub(crate) const NO_FIX: u8 = 3;
     /// `fix` spent its budget.
     pub(crate) const BUDGET_SPENT: u8 = 5;
-    /// The model is missing, damaged, or cannot be run.
+    /// The model is missing, damaged, or cannot be run, or its endpoint does not answer.
     pub(crate) const MODEL: u8 = 7;
     /// The repository is not in a state that can be worked on.
     pub(crate) const REPOSITORY_STATE: u8 = 8;
@@ -104,6 +104,12 @@ impl From<agent::Error> for Failure {
         use agent::Error as E;
         let error = match error {
             E::Engine(error) => return error.into(),
+            E::Author { source } => {
+                return match source.downcast::<remote::Error>() {
+                    Ok(error) => (*error).into(),
+                    Err(source) => Self::new(code::MODEL, &*source),
+                };
+            }
             error => error,
         };
         let code = match &error {
@@ -118,7 +124,8 @@ impl From<agent::Error> for Failure {
             E::Conflict { .. } => code::CONFLICT,
             E::CannotRun { .. } => code::USAGE,
             E::Git { .. } | E::Io { .. } | E::Damaged { .. } | E::RollbackFailed { .. } => code::INTERNAL,
-            E::NotProposable { .. } | E::Command { .. } | E::Engine(_) => code::INTERNAL,
+            E::NotProposable { .. } | E::Command { .. } => code::INTERNAL,
+            E::Engine(_) | E::Author { .. } => code::INTERNAL,
         };
         let failure = Self::new(code, &error);
         match error.hint() {
@@ -136,6 +143,24 @@ impl From<::serve::Error> for Failure {
             E::NotLoopback(_) | E::NoKey | E::NotServed => code::USAGE,
             E::Trace { .. } => code::USAGE,
             _ => code::INTERNAL,
+        };
+        let failure = Self::new(code, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<remote::Error> for Failure {
+    fn from(error: remote::Error) -> Self {
+        use remote::Error as E;
+        let code = match &error {
+            E::BadUrl { .. } | E::BadKey | E::Certificates { .. } | E::Denied { .. } => code::USAGE,
+            E::NotFound { .. } | E::UnknownModel { .. } | E::NotOneModel { .. } => code::USAGE,
+            E::Redirected { .. } | E::WebPage { .. } => code::USAGE,
+            E::Thread(_) => code::INTERNAL,
+            _ => code::MODEL,
         };
         let failure = Self::new(code, &error);
         match error.hint() {

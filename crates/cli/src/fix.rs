@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use agent::author::{Author, EngineAuthor, Models};
 use agent::evidence::TestOutcome;
 use agent::proposal::{Model, Task};
 use agent::repo::Repo;
 use agent::run::{Event, Outcome, RunOptions, Tried, run as run_agent};
 use clap::Args;
-use engine::CancelToken;
+use engine::{CancelToken, Engine};
 use globset::Glob;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::endpoint::{EndpointArgs, RemoteAuthor};
 use crate::failure::{Failure, code};
 use crate::settings::{Settings, suggested_test};
 use crate::{diff_view, model, template};
@@ -36,7 +38,7 @@ pub(crate) struct FixArgs {
     /// Change only files whose path in the repository matches, for example `src/**/*.py`
     #[arg(long, value_name = "GLOB")]
     scope: Option<String>,
-    /// Longest time for the run, from when the model is loaded
+    /// Longest time for the run, from when the model is loaded or the endpoint has answered
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     budget_seconds: u64,
     /// Seed of the sampling; the same seed gives the same run
@@ -47,6 +49,8 @@ pub(crate) struct FixArgs {
     json: bool,
     #[command(flatten)]
     engine: model::EngineArgs,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
 }
 
 /// Suspected functions that a human is told.
@@ -87,21 +91,60 @@ fn work(args: &FixArgs) -> Result<u8, Failure> {
     };
     let repo = Repo::open(&dir).map_err(Failure::from)?;
     agent::accept::recover(&repo).map_err(Failure::from)?;
-    let (engine, installed) = model::load(&args.engine)?;
+    let (asked, interrupt) = match args.endpoint.choose(&args.engine)? {
+        Some(endpoint) => {
+            let interrupt = Interrupt::watch()?;
+            match RemoteAuthor::meet(endpoint, &args.endpoint, &interrupt.cancel)? {
+                Some(author) => (Asked::remote(author), interrupt),
+                None => return conclude(args, &repo, &dir, Outcome::Cancelled),
+            }
+        }
+        // Until the model is loaded, one signal is enough to end us.
+        None => (Asked::local(&args.engine)?, Interrupt::watch()?),
+    };
     let options = RunOptions {
         task: Task { words: None, test_command },
         scope,
         deadline: Instant::now() + Duration::from_secs(args.budget_seconds),
         seed: args.seed,
-        model: Model { name: installed.entry.name.clone(), sha256: installed.sha256.to_string() },
+        model: asked.model.clone(),
         scratch: scratch()?,
     };
     let mut reporter = Reporter::new(args.json, &options);
-    let interrupt = Interrupt::watch()?;
-    let outcome = run_agent(&repo, &engine, &options, &mut |event| reporter.on(&event), &interrupt.cancel);
+    let outcome =
+        run_agent(&repo, asked.models(), &options, &mut |event| reporter.on(&event), &interrupt.cancel);
     interrupt.run_is_over();
     reporter.end();
     conclude(args, &repo, &dir, outcome.map_err(Failure::from)?)
+}
+
+/// Who is asked in a run.
+struct Asked {
+    engine: Option<Engine>,
+    author: Option<Box<dyn Author>>,
+    model: Model,
+}
+
+impl Asked {
+    /// A model of this machine, which may be one that can be talked to.
+    fn local(args: &model::EngineArgs) -> Result<Self, Failure> {
+        let (engine, installed) = model::load(args)?;
+        let author = EngineAuthor::of(&engine, &installed.path);
+        Ok(Self {
+            engine: Some(engine),
+            author: author.map(|author| Box::new(author) as Box<dyn Author>),
+            model: Model::Local { name: installed.entry.name.clone(), sha256: installed.sha256.to_string() },
+        })
+    }
+
+    /// An endpoint's model; none of this machine is loaded then.
+    fn remote(author: RemoteAuthor) -> Self {
+        Self { engine: None, model: author.model(), author: Some(Box::new(author)) }
+    }
+
+    fn models(&self) -> Models<'_> {
+        Models { engine: self.engine.as_ref(), author: self.author.as_deref() }
+    }
 }
 
 fn test_command(args: &FixArgs, settings: &Settings) -> Result<String, Failure> {
@@ -278,7 +321,6 @@ impl Reporter {
                 });
                 let shown: Vec<String> = shown.map(|place| place.trim_end().to_owned()).collect();
                 self.print(&format!("Suspected: {}", shown.join(", ")));
-                self.say("Asking the model …");
                 self.json(|| {
                     let places = places.iter().map(|place| {
                         json!({"path": files[place.file_idx].path, "line": place.function.lines.start + 1,
@@ -291,6 +333,14 @@ impl Reporter {
                 self.n_candidates = *n_candidates;
                 self.print(&format!("{n_candidates} edits to try, the likeliest first."));
                 self.json(|| json!({"event": "ranked", "n_candidates": n_candidates}));
+            }
+            Event::Asking { path, place } => {
+                let name = Some(place.function.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(path);
+                self.say(&format!("Asking the model to write {name} again …"));
+                self.json(|| {
+                    json!({"event": "asking", "path": path, "line": place.function.lines.start + 1,
+                        "name": place.function.name})
+                });
             }
             Event::Trying { n_tried, path, candidate } => {
                 let of = self.n_candidates.max(*n_tried);

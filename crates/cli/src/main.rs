@@ -16,6 +16,7 @@ macro_rules! say {
 mod bench;
 mod complete;
 mod diff_view;
+mod endpoint;
 mod failure;
 mod fix;
 mod lsp;

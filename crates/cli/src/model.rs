@@ -61,6 +61,11 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Returns whether the command line names a model of this machine, or how it is run.
+    pub(crate) fn is_named(&self) -> bool {
+        self.model.model.is_some() || self.model.kv.is_some() || self.in_process
+    }
+
     fn is_in_process(&self) -> bool {
         let variable = std::env::var_os("TANDEM_IN_PROCESS").unwrap_or_default();
         self.in_process || !["", "0"].map(OsStr::new).contains(&variable.as_os_str())

@@ -182,6 +182,33 @@ impl Language {
         }
     }
 
+    /// Returns its name as fenced code blocks have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::CSharp => "csharp",
+            Self::Css => "css",
+            Self::Go => "go",
+            Self::Html => "html",
+            Self::Java => "java",
+            Self::JavaScript => "javascript",
+            Self::Json => "json",
+            Self::Lua => "lua",
+            Self::Markdown => "markdown",
+            Self::Php => "php",
+            Self::Python => "python",
+            Self::Ruby => "ruby",
+            Self::Rust => "rust",
+            Self::Toml => "toml",
+            Self::Tsx => "tsx",
+            Self::TypeScript => "typescript",
+            Self::Yaml => "yaml",
+        }
+    }
+
     pub(crate) fn grammar(self) -> tree_sitter::Language {
         match self {
             Self::Bash => tree_sitter_bash::LANGUAGE.into(),

@@ -545,3 +545,17 @@ fn a_draft_without_a_change_is_the_callers_bug() {
     let fixture = Fixture::new(&[("a", "1\n")]);
     let _stored = create(&fixture.repo(), draft(Vec::new()));
 }
+
+#[test]
+fn a_model_is_read_back_whether_it_ran_here_or_elsewhere() {
+    let old = json!({"name": "tiny", "sha256": "ab"});
+    let local: Model = serde_json::from_value(old.clone()).expect("as version 0.1 wrote it");
+    assert_eq!(local, Model::Local { name: "tiny".into(), sha256: "ab".into() });
+    assert_eq!((json!(local), local.to_string()), (old, "tiny".to_owned()));
+
+    let remote = Model::Remote { name: "big".into(), endpoint: "https://host/v1".into() };
+    assert_eq!(json!(remote), json!({"name": "big", "endpoint": "https://host/v1"}));
+    assert_eq!(serde_json::from_value::<Model>(json!(remote)).expect("as it was written"), remote);
+    assert_eq!(remote.to_string(), "big at https://host/v1");
+    assert!(serde_json::from_value::<Model>(json!({"name": "nowhere"})).is_err());
+}

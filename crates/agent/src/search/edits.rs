@@ -1,4 +1,4 @@
-//! The first arm: every small edit of every suspicious line, ranked by one look of the model.
+//! The first arm: every small edit of every suspicious line, ranked by one look of the model, or without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -34,7 +34,7 @@ struct Asked {
 ///
 /// Some do not parse: parsing costs more than anything here, so it waits until an edit's turn comes.
 pub(super) fn edits(
-    engine: &Engine,
+    engine: Option<&Engine>,
     file: &SourceFile,
     known: &BTreeSet<&str>,
     window: &mut Window,
@@ -47,6 +47,10 @@ pub(super) fn edits(
         line_of(window, &mutation.bytes).is_some() && is_between_characters(file, mutation)
     });
 
+    let Some(engine) = engine else {
+        let unscored = found.into_iter().map(|mutation| (mutation, UNKNOWN_GAIN)).collect();
+        return Ok(rank(file, window, unscored));
+    };
     let asked: Vec<Asked> = found
         .into_iter()
         .take_while(|_| !cancel.is_cancelled())

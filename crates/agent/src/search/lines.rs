@@ -2,6 +2,7 @@
 
 use engine::{CancelToken, Drafting, Engine, GenerateRequest, Priority, Sampling, StopRules};
 
+use super::Next;
 use super::windows::Window;
 use crate::candidate::Candidate;
 use crate::locate::SourceFile;
@@ -18,13 +19,6 @@ pub(super) struct LineArm {
     at: usize,
     round: u64,
     seed: u64,
-}
-
-pub(super) enum Next {
-    Candidate(Candidate),
-    /// This line gave nothing new; there may be more.
-    Nothing,
-    End,
 }
 
 impl LineArm {

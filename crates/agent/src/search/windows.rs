@@ -23,6 +23,7 @@ pub(super) struct Window {
     pub(super) function: Range<usize>,
     pub(super) depth: u32,
     pub(super) lines: Vec<Line>,
+    /// None without an engine.
     pub(super) tokens: Vec<TokenId>,
     /// Byte of the file at which each token begins, and the end: `[tokens.len() + 1]`.
     pub(super) offsets: Vec<usize>,
@@ -45,7 +46,7 @@ pub(super) struct Line {
 impl Window {
     /// Returns the window of a place, or `None` if nothing in it can be edited.
     pub(super) fn new(
-        engine: &Engine,
+        engine: Option<&Engine>,
         files: &[SourceFile],
         suspects: &Suspects,
         place: &Place,
@@ -83,7 +84,10 @@ impl Window {
         if lines.is_empty() {
             return None;
         }
-        let (tokens, offsets) = tokens_of(engine, &text[start..end], start);
+        let (tokens, offsets) = match engine {
+            Some(engine) => tokens_of(engine, &text[start..end], start),
+            None => (Vec::new(), vec![start]),
+        };
         Some(Self {
             file_idx: place.file_idx,
             bytes: start..end,
