@@ -1,7 +1,7 @@
-//! Installs the real editors that the editor tests type in, and the client that calls our HTTP.
+//! Installs the real editors that the editor tests type in, the client that calls our HTTP, and the server ours calls.
 //!
 //! In: the workspace root; pip, npm and, as root, apt-get.
-//! Out: `.tools/nvim`, `.tools/openai`, `.tools/editors` (Node, code-server, playwright-core), the modules of
+//! Out: `.tools/nvim`, `.tools/openai`, `.tools/llama`, `.tools/editors` (Node, code-server, playwright-core), the modules of
 //! `editors/vscode`, and Debian's chromium, tmux and a font where they are missing.
 //! Never: a version that no file of this repository pins; the user's own editors or settings.
 //! Thread: any; a file lock makes a second caller wait.
@@ -97,7 +97,9 @@ pub fn install_editors(root: &Path) -> Result<EditorTools, ToolError> {
 
     install_packages()?;
     let nvim = install_neovim(&tools)?;
-    install_openai(root, &tools)?;
+    install_python(&tools, "openai", &root.join("tests/serve/requirements.txt"))?;
+    // Built from source, with this compiler: 8 minutes of one core.
+    install_python(&tools, "llama", &root.join("tests/remote/requirements.txt"))?;
     let node = install_code_server(root, &tools)?;
     install_extension_modules(root, &tools, &node)?;
     Ok(EditorTools { nvim, node })
@@ -151,17 +153,19 @@ fn install_neovim(tools: &Path) -> Result<PathBuf, ToolError> {
     Ok(nvim)
 }
 
-/// Installs the `openai` client that `tests/serve` calls our HTTP with, and all it needs, as pinned.
-fn install_openai(root: &Path, tools: &Path) -> Result<(), ToolError> {
-    let requirements = root.join("tests/serve/requirements.txt");
-    let pins = read(&requirements)?;
-    let venv = tools.join("openai");
-    step(tools, "openai", &pins, &venv.join("bin/python"), || {
+/// Installs Python packages as pinned, in an environment of this name: the `openai` client that calls our HTTP, and
+/// llama.cpp's server, which ours calls.
+fn install_python(tools: &Path, name: &str, requirements: &Path) -> Result<(), ToolError> {
+    let pins = read(requirements)?;
+    let venv = tools.join(name);
+    step(tools, name, &pins, &venv.join("bin/python"), || {
         remove_dir(&venv)?;
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
         run(Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "--requirement"])
-            .arg(&requirements))
+            .arg(requirements)
+            // Without the AMX kernels of this release of llama.cpp, which crash on the default model.
+            .env("CMAKE_ARGS", "-DGGML_NATIVE=OFF"))
     })
 }
 

@@ -6,5 +6,6 @@ mod complete;
 mod editors;
 mod fix;
 mod killed;
+mod remote;
 mod serve;
 mod trace;
