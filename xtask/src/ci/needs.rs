@@ -21,6 +21,11 @@ const NEEDS: &[Need] = &[
         packages: &["gcc", "libc6-dev"],
         hint: "a C compiler (git2 and tree-sitter build C)",
     },
+    Need {
+        probe: &["c++", "--version"],
+        packages: &["g++"],
+        hint: "a C++ compiler (llama.cpp, which the agent is tested against, is C++)",
+    },
     Need { probe: &["git", "--version"], packages: &["git"], hint: "git (agent works in repositories)" },
     Need {
         probe: &["python3", "-m", "pip", "--version"],
