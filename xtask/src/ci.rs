@@ -35,7 +35,11 @@ const STEPS: &[Step] = &[
     Step { name: "model", run: run_model },
     Step { name: "test", run: runner::run },
     Step { name: "eval", run: eval::run },
+    Step { name: REMOTE, run: run_remote },
 ];
+
+/// The step that runs only where it is named: it builds llama.cpp, 8 minutes of one core.
+const REMOTE: &str = "remote";
 
 /// Which steps to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,8 +71,19 @@ impl Selection {
 
     fn includes(&self, step: &str) -> bool {
         let named = |list: &[String]| list.iter().any(|name| name == step);
-        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+        let is_wanted = if self.only.is_empty() { step != REMOTE } else { named(&self.only) };
+        is_wanted && !named(&self.skip)
     }
+}
+
+/// Tests `agent fix` against llama.cpp's own server.
+fn run_remote(root: &Path) -> Result<Closing, String> {
+    tools::install_llama(root).map_err(|error| error.to_string())?;
+    let mut command = cargo_command(root);
+    command.args(["test", "--package", "e2e", "--test", "e2e", "remote::", "--", "--ignored"]);
+    command.env("TANDEM_AGENT", model::agent_binary(root)?).env("TANDEM_TEST_MODEL", model::path(root)?);
+    let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
 }
 
 /// Runs the selected steps.

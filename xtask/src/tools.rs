@@ -89,20 +89,32 @@ pub fn install_editors(root: &Path) -> Result<EditorTools, ToolError> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(ToolError::Machine);
     }
+    let (tools, _lock) = locked(root)?;
+    install_packages()?;
+    let nvim = install_neovim(&tools)?;
+    install_python(&tools, "openai", &root.join("tests/serve/requirements.txt"))?;
+    let node = install_code_server(root, &tools)?;
+    install_extension_modules(root, &tools, &node)?;
+    Ok(EditorTools { nvim, node })
+}
+
+/// Installs llama.cpp's server, built from source with this machine's compiler.
+///
+/// # Errors
+/// The installer's own words.
+pub fn install_llama(root: &Path) -> Result<(), ToolError> {
+    let (tools, _lock) = locked(root)?;
+    install_python(&tools, "llama", &root.join("tests/remote/requirements.txt"))
+}
+
+/// Returns the folder of the tools, which nobody else changes while the file is held.
+fn locked(root: &Path) -> Result<(PathBuf, File), ToolError> {
     let tools = root.join(".tools");
     make_dir(&tools.join("stamps"))?;
     let lock_path = tools.join("lock");
     let lock = File::create(&lock_path).map_err(|e| ToolError::Io(lock_path.clone(), e))?;
     lock.lock().map_err(|e| ToolError::Io(lock_path, e))?;
-
-    install_packages()?;
-    let nvim = install_neovim(&tools)?;
-    install_python(&tools, "openai", &root.join("tests/serve/requirements.txt"))?;
-    // Built from source, with this compiler: 8 minutes of one core.
-    install_python(&tools, "llama", &root.join("tests/remote/requirements.txt"))?;
-    let node = install_code_server(root, &tools)?;
-    install_extension_modules(root, &tools, &node)?;
-    Ok(EditorTools { nvim, node })
+    Ok((tools, lock))
 }
 
 fn install_packages() -> Result<(), ToolError> {
@@ -164,7 +176,9 @@ fn install_python(tools: &Path, name: &str, requirements: &Path) -> Result<(), T
         run(Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "--requirement"])
             .arg(requirements)
-            // Without the AMX kernels of this release of llama.cpp, which crash on the default model.
+            // Without the AMX kernels of this release of llama.cpp, which crash on the default model; and not from a
+            // cache, which may have a build with them.
+            .arg("--no-cache-dir")
             .env("CMAKE_ARGS", "-DGGML_NATIVE=OFF"))
     })
 }

@@ -25,7 +25,7 @@ impl Server {
         command.args(["--port", &address.port().to_string(), "--n_ctx", "8192", "--api_key", KEY]);
         command.arg("--model").arg(model_path()).stdout(Stdio::null()).stderr(Stdio::null());
         let server = Self {
-            child: command.spawn().expect("`cargo xtask ci --only tools` installs llama.cpp's server"),
+            child: command.spawn().expect("`cargo xtask ci --only remote` installs llama.cpp's server"),
             url: format!("http://{address}"),
         };
         let started = Instant::now();
@@ -57,6 +57,7 @@ fn events(stdout: &[u8]) -> Vec<Value> {
 }
 
 #[test]
+#[ignore = "it needs llama.cpp's server: cargo xtask ci --only remote"]
 fn a_run_with_an_endpoint_comes_to_an_honest_end_and_loads_no_model() {
     let server = Server::start();
     let home = Home::new();
@@ -92,6 +93,7 @@ fn a_run_with_an_endpoint_comes_to_an_honest_end_and_loads_no_model() {
 }
 
 #[test]
+#[ignore = "it needs llama.cpp's server: cargo xtask ci --only remote"]
 fn an_endpoint_that_dies_ends_the_run_with_a_clear_error() {
     let mut server = Server::start();
     let home = Home::new();
