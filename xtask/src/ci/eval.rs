@@ -9,7 +9,7 @@ use super::Closing;
 use crate::{measure, model};
 
 /// 40 of the 1,033 problems.
-const INFILLING: &[&str] = &["--problems", "40", "--floor", "24"];
+const INFILLING: &[&str] = &["--problems", "40", "--floor", "20"];
 /// 180 keys. One file's first key prefills its window, the others a token or two.
 const TYPING: &[&str] = &[
     "--speed",
@@ -19,7 +19,7 @@ const TYPING: &[&str] = &[
     "--most-prefilled",
     "15",
     "--least-kv-hit",
-    "95",
+    "92",
     "--least-cached",
     "50",
     "--files",
