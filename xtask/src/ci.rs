@@ -193,7 +193,9 @@ mod tests {
         assert!(selection.includes("fmt"));
         assert!(!selection.includes("tidy"));
         assert!(!selection.includes("test"));
-        assert!(STEPS.iter().all(|step| Selection::default().includes(step.name)));
+        let left_out = STEPS.iter().filter(|step| !Selection::default().includes(step.name));
+        assert!(left_out.map(|step| step.name).eq([REMOTE]), "all but what is on request");
+        assert!(Selection::parse(&["--only", REMOTE]).expect("known").includes(REMOTE));
     }
 
     #[test]
