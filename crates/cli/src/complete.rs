@@ -39,7 +39,7 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     }
     let mut trees = complete::clean::Trees::default();
     trees.open(&place.file, "");
-    let tree = trees.seen(&place.file).and_then(|seen| seen.tree(&document));
+    let tree = trees.update(&place.file, &document).cloned();
     let request = Request { document: &document, offset, trigger: Trigger::Invoked, tree: tree.as_ref() };
     let mut completion =
         complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;

@@ -23,28 +23,16 @@ const TRY: Duration = Duration::from_millis(10);
 /// The trees of the open documents.
 #[derive(Debug, Default)]
 pub struct Trees {
-    by_uri: HashMap<String, Kept>,
-}
-
-#[derive(Clone, Debug)]
-struct Kept {
-    language: Language,
-    /// The tree of what the document was when it was last looked at.
-    tree: Option<SyntaxTree>,
+    by_uri: HashMap<String, Seen>,
 }
 
 impl Trees {
     /// Takes note of a document's language, as its editor calls it or as its name says; others have no tree.
     pub fn open(&mut self, uri: &str, language_id: &str) {
         match Language::of_id(language_id).or_else(|| Language::of(Path::new(uri))) {
-            Some(language) => self.by_uri.insert(uri.to_owned(), Kept { language, tree: None }),
+            Some(language) => self.by_uri.insert(uri.to_owned(), Seen::new(language)),
             None => self.by_uri.remove(uri),
         };
-    }
-
-    /// Returns what is known of a document.
-    pub fn seen(&self, uri: &str) -> Option<Seen> {
-        self.by_uri.get(uri).cloned().map(Seen)
     }
 
     /// Forgets a document.
@@ -52,14 +40,21 @@ impl Trees {
         self.by_uri.remove(uri);
     }
 
-    /// Parses a document as far as it has changed; who has time does so before it matters.
+    /// Returns what is known of a document, for a thread that brings it up to date.
+    pub fn seen(&self, uri: &str) -> Option<Seen> {
+        self.by_uri.get(uri).cloned()
+    }
+
+    /// Takes what another thread came to know of a document, if that is still open and in the same language.
+    pub fn keep(&mut self, uri: &str, seen: Seen) {
+        if let Some(kept) = self.by_uri.get_mut(uri).filter(|kept| kept.language == seen.language) {
+            *kept = seen;
+        }
+    }
+
+    /// Parses a document as far as it has changed.
     pub fn update(&mut self, uri: &str, document: &Snapshot) -> Option<&SyntaxTree> {
-        let kept = self.by_uri.get_mut(uri)?;
-        kept.tree = match kept.tree.take() {
-            Some(tree) => tree.updated(document, UPDATE),
-            None => SyntaxTree::parse(kept.language, document, FIRST),
-        };
-        kept.tree.as_ref()
+        self.by_uri.get_mut(uri)?.update(document)
     }
 
     /// Returns as much of ghost text as adds no syntax error.
@@ -85,17 +80,32 @@ impl Trees {
     }
 }
 
-/// A document's language and its tree as it was last seen, for another thread.
+/// A document's language, and its tree as it was last seen.
 #[derive(Clone, Debug)]
-pub struct Seen(Kept);
+pub struct Seen {
+    language: Language,
+    tree: Option<SyntaxTree>,
+    /// Whether its first parse did not come to an end. It is not tried again at every key.
+    is_too_large: bool,
+}
 
 impl Seen {
+    fn new(language: Language) -> Self {
+        Self { language, tree: None, is_too_large: false }
+    }
+
     /// Returns the tree of what the document has become.
-    pub fn tree(self, document: &Snapshot) -> Option<SyntaxTree> {
-        match self.0.tree {
+    pub fn update(&mut self, document: &Snapshot) -> Option<&SyntaxTree> {
+        self.tree = match self.tree.take() {
             Some(tree) => tree.updated(document, UPDATE),
-            None => SyntaxTree::parse(self.0.language, document, FIRST),
-        }
+            None if self.is_too_large => None,
+            None => {
+                let tree = SyntaxTree::parse(self.language, document, FIRST);
+                self.is_too_large = tree.is_none();
+                tree
+            }
+        };
+        self.tree.as_ref()
     }
 }
 
@@ -144,6 +154,30 @@ mod tests {
         let ghost = GhostText { insert: insert.to_owned(), range: offset..offset, version: 1 };
         let clean = trees.clean(uri, &request, ghost).map(|ghost| ghost.insert);
         assert_eq!(clean, expected.map(str::to_owned), "{marked:?} {insert:?}");
+    }
+
+    #[test]
+    fn what_a_thread_saw_of_a_document_is_kept_while_that_is_open() {
+        let document = Document::open("x = 1\n", 1).snapshot();
+        let mut trees = Trees::default();
+        trees.open("file:///a", "python");
+        let mut seen = trees.seen("file:///a").expect("it is open");
+        assert!(seen.update(&document).is_some());
+        trees.keep("file:///a", seen.clone());
+        assert!(trees.seen("file:///a").expect("it is open").tree.is_some());
+        // Opened again in another language, or closed, since the thread began.
+        trees.open("file:///a", "rust");
+        trees.keep("file:///a", seen.clone());
+        assert!(trees.seen("file:///a").expect("it is open").tree.is_none());
+        trees.close("file:///a");
+        trees.keep("file:///a", seen);
+        assert!(trees.seen("file:///a").is_none());
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_parsed_in_time_is_not_tried_at_every_key() {
+        let mut seen = Seen { is_too_large: true, ..Seen::new(Language::Python) };
+        assert!(seen.update(&Document::open("x = 1\n", 1).snapshot()).is_none());
     }
 
     #[test]

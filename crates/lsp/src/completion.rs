@@ -56,7 +56,7 @@ pub(crate) struct Job {
     pub(crate) document: Snapshot,
     pub(crate) offset: ByteOffset,
     pub(crate) trigger: Trigger,
-    /// What is known of the document's syntax.
+    /// What is known of the document's syntax; it comes back up to date.
     pub(crate) seen: Option<Seen>,
     pub(crate) work: Work,
     /// Where others see what is written so far.
@@ -97,18 +97,17 @@ pub(crate) fn run(
     if events.send(Event::Ready).is_err() {
         return;
     }
-    for job in jobs {
-        let outcome = attempt(|| work(&engine, &options, &job));
-        if events.send(Event::Done { key: job.key, outcome }).is_err() {
+    for mut job in jobs {
+        let outcome = attempt(|| work(&engine, &options, &mut job));
+        if events.send(Event::Done { key: job.key, outcome, seen: job.seen }).is_err() {
             return;
         }
     }
 }
 
-fn work(engine: &Engine, options: &Options, job: &Job) -> Result<Outcome, engine::Error> {
-    let tree = job.seen.clone().and_then(|seen| seen.tree(&job.document));
-    let request =
-        Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree: tree.as_ref() };
+fn work(engine: &Engine, options: &Options, job: &mut Job) -> Result<Outcome, engine::Error> {
+    let tree = job.seen.as_mut().and_then(|seen| seen.update(&job.document));
+    let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         true

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use complete::cache::{Cache, typed_since};
-use complete::clean::Trees;
+use complete::clean::{Seen, Trees};
 use complete::rejected::Rejected;
 use complete::{Answer as Written, Completion, GhostText, NoneReason, Options, Request, gate};
 use crossbeam_channel::{Receiver, Sender};
@@ -223,10 +223,6 @@ impl Ghosts {
             self.waiting.push(open);
         }
         self.hand_out();
-        // While the model works.
-        if let Some(open) = self.waiting.iter().find(|open| open.key == key) {
-            self.trees.update(&open.uri, &open.place.document);
-        }
     }
 
     /// Takes note of what was shown and not wanted: its user has ended the line with something else.
@@ -265,10 +261,13 @@ impl Ghosts {
     }
 
     /// Takes what became of a job.
-    pub(crate) fn done(&mut self, key: u64, outcome: Outcome) {
+    pub(crate) fn done(&mut self, key: u64, outcome: Outcome, seen: Option<Seen>) {
         let Some(running) = self.running.take_if(|running| running.key == key) else {
             return self.hand_out();
         };
+        if let Some(seen) = seen {
+            self.trees.keep(&running.uri, seen);
+        }
         let asker =
             self.waiting.iter().position(|open| open.key == key).map(|idx| self.waiting.swap_remove(idx));
         match outcome {
@@ -435,7 +434,13 @@ impl Ghosts {
         self.trees.open(uri, language_id);
     }
 
-    /// The document is closed, or its text is not believed: what was made for it is of no use.
+    /// A document is closed.
+    pub(crate) fn close(&mut self, uri: &str) {
+        self.forget(uri, "closed");
+        self.trees.close(uri);
+    }
+
+    /// The document is another one, or its text is not believed: what was made for it is of no use.
     pub(crate) fn forget(&mut self, uri: &str, why: &str) {
         self.abandon(uri, why);
         self.cache.forget(uri);

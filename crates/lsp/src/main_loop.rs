@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use complete::Options;
+use complete::clean::Seen;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use text::{Position, PositionEncoding};
 use tokio::sync::oneshot;
@@ -38,6 +39,8 @@ pub(crate) enum Event {
     Done {
         key: u64,
         outcome: Outcome,
+        /// What the thread came to know of the document's syntax.
+        seen: Option<Seen>,
     },
     /// The model cannot be had.
     NoModel,
@@ -153,7 +156,7 @@ impl MainLoop {
                 Asked::DocumentText { uri } => self.document_text(&uri, reply),
             },
             Event::Ready => self.ghosts.ready(),
-            Event::Done { key, outcome } => self.ghosts.done(key, outcome),
+            Event::Done { key, outcome, seen } => self.ghosts.done(key, outcome, seen),
             Event::NoModel => self.ghosts.no_model(),
             Event::AnswerAll => self.ghosts.answer_all("shutdown"),
             Event::End => {}
@@ -189,7 +192,7 @@ impl MainLoop {
                 }
             }
             Told::Closed { uri } => {
-                self.ghosts.forget(&uri, "closed");
+                self.ghosts.close(&uri);
                 let was_open = self.documents.close(&uri);
                 tracing::debug!(uri, was_open, "didClose");
             }

@@ -70,7 +70,7 @@ impl Fixture {
             prompt: String::new(),
             statistics: Statistics::default(),
         };
-        self.ghosts.done(job.key, Outcome::Completed(completion));
+        self.ghosts.done(job.key, Outcome::Completed(completion), job.seen.clone());
     }
 
     /// The thread has seen that its job was cancelled.
@@ -81,7 +81,7 @@ impl Fixture {
             prompt: String::new(),
             statistics: Statistics::default(),
         };
-        self.ghosts.done(job.key, Outcome::Completed(completion));
+        self.ghosts.done(job.key, Outcome::Completed(completion), job.seen.clone());
     }
 }
 
@@ -187,7 +187,11 @@ fn lines_are_written_ahead_while_nobody_types_and_shown_without_the_model() {
     let Work::Ahead(answer) = &ahead.work else { panic!("not ahead") };
     assert_eq!(answer.text, "foo(1)\n");
     let text = "foo(1)\n  y = 2\n".to_owned();
-    fixture.ghosts.done(ahead.key, Outcome::Ahead(Written { text, is_cut: true, ..Written::default() }));
+    fixture.ghosts.done(
+        ahead.key,
+        Outcome::Ahead(Written { text, is_cut: true, ..Written::default() }),
+        None,
+    );
     let mut next = fixture.type_and_ask(2, 0, "foo(1)\n  ");
     assert_eq!(shown(&mut next).as_deref(), Some("y = 2"));
     // A key stops what is written ahead, unless it is what was expected.
