@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use text::{ByteOffset, Snapshot};
 
-use crate::gate::{self, Around};
+use crate::gate::Around;
 use crate::window::is_crlf;
 use crate::{Answer, GhostText, NoneReason, Options, Request, Trigger};
 
@@ -69,14 +69,18 @@ impl Cache {
         rest.unwrap_or_default().to_owned()
     }
 
-    /// Returns the newest answer that still holds for a cursor and says something about it.
-    pub fn find(&self, uri: &str, request: &Request<'_>, options: &Options) -> Option<Found<'_>> {
-        let mut around = None;
+    /// Returns the newest answer that still holds for a cursor and says something about it. `around` is the request's.
+    pub fn find(
+        &self,
+        uri: &str,
+        request: &Request<'_>,
+        around: &Around,
+        options: &Options,
+    ) -> Option<Found<'_>> {
         let entries = self.entries.iter().rev().filter(|entry| entry.uri == uri);
         entries
             .filter_map(|entry| {
                 let typed = entry.typed(request)?;
-                let around = around.get_or_insert_with(|| gate::around(request));
                 let result = left(&entry.answer, typed.len(), around, request.trigger, options)?;
                 let result = result.map(|insert| GhostText {
                     insert: if is_crlf(request) { insert.replace('\n', "\r\n") } else { insert },
@@ -92,30 +96,39 @@ impl Cache {
 impl Entry {
     /// Returns what was typed of the answer since it was made.
     fn typed(&self, request: &Request<'_>) -> Option<String> {
-        typed_since(&self.document, self.offset, request).filter(|typed| self.answer.text.starts_with(typed))
+        let typed = between(self.offset, request)?;
+        // Most entries end here, before the documents are compared.
+        let is_of_it = self.answer.text.starts_with(&typed);
+        (is_of_it && is_otherwise_same(&self.document, self.offset, request)).then_some(typed)
     }
 }
 
 /// Returns what was typed at `offset` of a document to make it the one of a request, cursor after it; nothing if more than
 /// that has changed. Line ends become `\n`, and what an editor closes by itself does not count.
 pub fn typed_since(then: &Snapshot, offset: ByteOffset, request: &Request<'_>) -> Option<String> {
-    let (now, cursor) = (request.document, request.offset.0);
-    let n_bytes = cursor.checked_sub(offset.0).filter(|&n| n <= N_MAX_TYPED)?;
+    between(offset, request).filter(|_| is_otherwise_same(then, offset, request))
+}
+
+/// Returns what stands between `offset` and a request's cursor, not far after it.
+fn between(offset: ByteOffset, request: &Request<'_>) -> Option<String> {
+    request.offset.0.checked_sub(offset.0).filter(|&n| n <= N_MAX_TYPED)?;
+    Some(request.document.slice(offset..request.offset).replace("\r\n", "\n"))
+}
+
+/// Returns whether a request's document is another one but for what stands between `offset` and the cursor, and for what an
+/// editor has closed behind that.
+fn is_otherwise_same(then: &Snapshot, offset: ByteOffset, request: &Request<'_>) -> bool {
+    let (now, cursor) = (request.document, request.offset);
     let n_after = then.len_bytes() - offset.0;
-    let n_closers = (now.len_bytes() - cursor).checked_sub(n_after).filter(|&n| n <= N_MAX_CLOSERS)?;
-    let closers = now.slice(request.offset..ByteOffset(cursor + n_closers));
+    let n_closers = (now.len_bytes() - cursor.0).checked_sub(n_after).filter(|&n| n <= N_MAX_CLOSERS);
+    let Some(n_closers) = n_closers else { return false };
     let is_closer = |c: char| matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`');
-    let document = then;
-    let is_same = |from: usize, n: usize, then: usize| {
-        let now = (now, ByteOffset(from)..ByteOffset(from + n));
-        now.0.is_equal(now.1, document, ByteOffset(then)..ByteOffset(then + n))
-    };
-    let is_otherwise_same = closers.chars().all(is_closer)
-            // Closers are there because something was typed.
-            && (n_closers == 0 || n_bytes > 0)
-            && is_same(cursor + n_closers, n_after, offset.0)
-            && is_same(0, offset.0, 0);
-    is_otherwise_same.then(|| now.slice(offset..request.offset).replace("\r\n", "\n"))
+    let after = ByteOffset(cursor.0 + n_closers);
+    // Closers are there because something was typed.
+    (n_closers == 0 || cursor > offset)
+        && now.slice(cursor..after).chars().all(is_closer)
+        && now.is_equal(after..ByteOffset(now.len_bytes()), then, offset..ByteOffset(then.len_bytes()))
+        && now.is_equal(ByteOffset(0)..offset, then, ByteOffset(0)..offset)
 }
 
 /// Returns what an answer of which `n_typed` bytes are typed still says, if it says anything.
@@ -136,6 +149,7 @@ fn left(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate;
     use text::Document;
 
     /// Asks in `now` for what was answered with `text` in `then`; `$0` is the cursor.
@@ -150,11 +164,11 @@ mod tests {
         cache.insert("file:///a", &document, offset, answer);
         let (document, offset) = place(now);
         let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
-        let found = cache
-            .find("file:///a", &request, &Options::default())
-            .map(|found| found.result.map(|ghost| ghost.insert));
+        let (around, options) = (gate::around(&request), Options::default());
+        let found = cache.find("file:///a", &request, &around, &options);
+        let found = found.map(|found| found.result.map(|ghost| ghost.insert));
         assert_eq!(found, expected.map(|result| result.map(str::to_owned)), "{then:?} {text:?} {now:?}");
-        assert!(cache.find("file:///b", &request, &Options::default()).is_none());
+        assert!(cache.find("file:///b", &request, &around, &options).is_none());
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Ghosts {
             self.answer(open, Err(reason), &Origin::Gate);
             return None;
         }
-        let Some(found) = self.cache.find(&open.uri, &request, &self.options) else {
+        let Some(found) = self.cache.find(&open.uri, &request, &around, &self.options) else {
             return Some(open);
         };
         let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
@@ -291,17 +291,15 @@ impl Ghosts {
     }
 
     fn completed(&mut self, running: Running, asker: Option<Waiting>, completion: Completion) {
-        let is_cancelled = matches!(completion.result, Err(NoneReason::Cancelled));
-        let answer = completion.answer.clone().filter(|_| !is_cancelled);
-        if let Some(answer) = answer.clone() {
+        let Completion { result, answer, prompt, statistics } = completion;
+        let logprobs = answer.as_ref().map(|answer| answer.logprobs.clone()).unwrap_or_default();
+        if let Some(answer) = answer.filter(|_| !matches!(result, Err(NoneReason::Cancelled))) {
+            if let Some(open) = &asker {
+                self.plan_ahead(&open.uri, &open.place, answer.clone());
+            }
             self.keep(&running, answer);
         }
         if let Some(open) = asker {
-            if let Some(answer) = answer {
-                self.plan_ahead(&open.uri, &open.place, answer);
-            }
-            let Completion { result, answer, prompt, statistics } = completion;
-            let logprobs = answer.map(|answer| answer.logprobs).unwrap_or_default();
             self.answer(open, result, &Origin::Model { statistics, prompt, logprobs });
         }
     }

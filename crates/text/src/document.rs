@@ -123,8 +123,7 @@ impl Snapshot {
     /// Returns the text in `range`, its bounds moved back to the text's end or a character's start.
     #[must_use]
     pub fn slice(&self, range: Range<ByteOffset>) -> String {
-        let (start, end) = (self.char_of(range.start), self.char_of(range.end));
-        match self.rope.get_slice(start..end.max(start)) {
+        match self.rope.get_slice(self.chars_of(range)) {
             Some(slice) => slice.to_string(),
             None => String::new(),
         }
@@ -133,12 +132,7 @@ impl Snapshot {
     /// Returns whether `range` holds the same text as `other_range` of `other`.
     #[must_use]
     pub fn is_equal(&self, range: Range<ByteOffset>, other: &Self, other_range: Range<ByteOffset>) -> bool {
-        let slice = |snapshot: &Self, range: Range<ByteOffset>| {
-            let (start, end) = (snapshot.char_of(range.start), snapshot.char_of(range.end));
-            (start, end.max(start))
-        };
-        let ((start, end), (other_start, other_end)) = (slice(self, range), slice(other, other_range));
-        self.rope.slice(start..end) == other.rope.slice(other_start..other_end)
+        self.rope.slice(self.chars_of(range)) == other.rope.slice(other.chars_of(other_range))
     }
 
     /// Returns whether the whole text is the same.
@@ -266,6 +260,12 @@ impl Snapshot {
     /// Returns the character that holds `offset`.
     fn char_of(&self, offset: ByteOffset) -> usize {
         self.rope.byte_to_char(offset.0.min(self.rope.len_bytes()))
+    }
+
+    /// Returns the characters in `range`, its bounds moved as in [`Snapshot::slice`].
+    fn chars_of(&self, range: Range<ByteOffset>) -> Range<usize> {
+        let (start, end) = (self.char_of(range.start), self.char_of(range.end));
+        start..end.max(start)
     }
 
     /// Returns the characters of `line`, its line break left out.
