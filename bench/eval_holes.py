@@ -12,7 +12,6 @@ of the document. Files that tree-sitter does not understand to begin with are le
 """
 
 import argparse
-import csv
 import random
 import re
 import sys
@@ -166,10 +165,7 @@ def main():
     with ghost.session() as session:
         rows = [ask(session, hole) for hole in chosen]
     if args.csv:
-        with open(args.csv, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        ghost.write_csv(args.csv, COLUMNS, rows)
     print(summary_of(rows))
     return 0
 

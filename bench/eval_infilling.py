@@ -13,7 +13,6 @@ tests run after all problems are asked, each in a process and a folder of its ow
 import argparse
 import ast
 import concurrent.futures
-import csv
 import gzip
 import json
 import os
@@ -170,10 +169,7 @@ def main():
         for row, did in zip(rows, passed):
             row["passed"] = int(did)
     if args.csv:
-        with open(args.csv, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        ghost.write_csv(args.csv, COLUMNS, rows)
     print(summary_of(rows))
     percent = 100 * sum(row["passed"] for row in rows) / len(rows)
     if percent < args.floor:

@@ -6,6 +6,7 @@ Never: another process's engine: the shared server it starts has a data folder o
 """
 
 import contextlib
+import csv
 import json
 import math
 import os
@@ -197,6 +198,14 @@ def busy_seconds():
     fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     _user, _nice, _system, idle, iowait, *_rest = fields
     return (sum(fields) - idle - iowait) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def write_csv(path, columns, rows):
+    """A file with a row for each of `rows`, which have no other columns."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def every(items, n):

@@ -16,7 +16,6 @@ With --peer use human speed: what llama.vim asks in advance, and cancels for nob
 """
 
 import argparse
-import csv
 import datetime
 import os
 import pathlib
@@ -151,10 +150,8 @@ def first_ghost(name, path):
 
 
 def write_csv(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, replay.COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({**row, "ms": f"{row['ms']:.1f}" if row["ms"] != "" else ""} for row in rows)
+    shown = ({**row, "ms": f"{row['ms']:.1f}" if row["ms"] != "" else ""} for row in rows)
+    ghost.write_csv(path, replay.COLUMNS, [{name: row[name] for name in replay.COLUMNS if name in row} for row in shown])
 
 
 def save(args, rows, said, about):
