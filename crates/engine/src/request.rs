@@ -139,8 +139,8 @@ pub struct Generation {
     /// Natural logarithm of each token's probability under the model, before temperature and whatever a grammar
     /// forbids. A healed token's is among those that fit the healed bytes.
     pub logprobs: Vec<f32>,
-    /// The likeliest tokens at each token's place, best first, with their logprobs, of those that fit the healed bytes and
-    /// the grammar; empty where none were asked for.
+    /// The likeliest tokens at each token's place, best first, with their logprobs, counted as in `logprobs`; empty where
+    /// none were asked for.
     pub top: Vec<Vec<(TokenId, f32)>>,
     /// Why it ended.
     pub stop: StopReason,

@@ -192,6 +192,9 @@ impl Branch {
         limits: Limits<'_>,
     ) -> Result<ControlFlow<StopReason, TokenId>, Error> {
         let position = (limits.request.prompt.len() + self.tokens.len()) as u64;
+        let n_top = limits.request.n_top;
+        // As with the chosen token's own probability: what a grammar forbids counts, what does not fit healed bytes does not.
+        let unmasked = (self.n_hidden == 0).then(|| top_tokens(parts.logits.row_mut(logits_idx), n_top));
         let Some((token, logprob)) = self.pick(parts.logits.row_mut(logits_idx), position)? else {
             return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
         };
@@ -199,8 +202,9 @@ impl Branch {
         if parts.tokenizer.specials().is_end(token) {
             return Ok(ControlFlow::Break(StopReason::EndOfGeneration));
         }
-        if limits.request.n_top > 0 {
-            self.top.push(top_tokens(parts.logits.row_mut(logits_idx), limits.request.n_top));
+        if n_top > 0 {
+            let top = unmasked.unwrap_or_else(|| top_tokens(parts.logits.row_mut(logits_idx), n_top));
+            self.top.push(top);
         }
         self.push(&parts.tokenizer, &limits.request.shown, token, logprob);
         parts.metrics.n_decoded.add(1);

@@ -26,19 +26,11 @@ const N_MAX_EVENTS: usize = 256;
 /// One answer that is asked for.
 pub(super) struct Wish {
     pub(super) request: GenerateRequest,
-    /// Which tokens' probabilities are wanted with it.
-    pub(super) scores: Option<ScoreWish>,
+    /// Whether the prompt's probabilities are wanted too, the answer's with them, and how many of the likeliest tokens. The
+    /// answer's alone come with it.
+    pub(super) n_top_of_all: Option<usize>,
     /// Sees the text before the caller does.
     pub(super) shape: Box<dyn Shape>,
-}
-
-/// Which probabilities are wanted beside an answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ScoreWish {
-    /// The likeliest tokens at each place.
-    pub(super) n_top: usize,
-    /// Whether the prompt's own tokens are wanted too.
-    pub(super) with_prompt: bool,
 }
 
 /// Cuts an answer's text to its caller's taste while it comes.
@@ -200,13 +192,13 @@ impl Worker {
             shown.push_str(&rest);
             self.send(Event::Text { idx: self.idx, text: rest });
         }
-        let scores = match wish.scores {
-            Some(wanted) => {
-                let result = self.score(prompt, &generation, wanted);
+        let scores = match wish.n_top_of_all {
+            Some(n_top) => {
+                let result = self.score(prompt, &generation, n_top);
                 metrics.scored(&result);
                 result?
             }
-            None => None,
+            None => Some(scores_of(&generation)),
         };
         Ok(Answer { generation, text: shown, is_cut: !shape.wants_more(), scores })
     }
@@ -215,15 +207,14 @@ impl Worker {
         &self,
         prompt: Vec<engine::TokenId>,
         generation: &Generation,
-        wanted: ScoreWish,
+        n_top: usize,
     ) -> Result<Option<Vec<Score>>, engine::Error> {
-        let from = if wanted.with_prompt { 1 } else { prompt.len() };
         let mut tokens = prompt;
         tokens.extend(&generation.tokens);
         let request = ScoreRequest {
             tokens,
-            from,
-            n_top: wanted.n_top,
+            from: 1,
+            n_top,
             asked: BTreeMap::new(),
             priority: engine::Priority::Background,
         };
@@ -243,6 +234,19 @@ impl Worker {
             std::thread::sleep(SEND_POLL);
         }
     }
+}
+
+/// Returns the probabilities that came with an answer.
+fn scores_of(generation: &Generation) -> Vec<Score> {
+    let mut top = generation.top.iter();
+    let tokens = generation.tokens.iter().zip(&generation.logprobs);
+    let score = |(token, logprob): (&engine::TokenId, &f32)| Score {
+        token: *token,
+        logprob: *logprob,
+        top: top.next().cloned().unwrap_or_default(),
+        asked: Vec::new(),
+    };
+    tokens.map(score).collect()
 }
 
 /// The answer to who wants no token, only the prompt's probabilities.

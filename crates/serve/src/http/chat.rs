@@ -19,7 +19,7 @@ use engine::{
 };
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Answers, AsItIs, ScoreWish, Wish, prepare};
+use super::answer::{Answer, Answers, AsItIs, Wish, prepare};
 use super::envelope::{Envelope, Usage, finish_reason, now};
 use super::refusal::Refusal;
 use super::{State, body, sse};
@@ -83,7 +83,7 @@ impl Job {
             sampling,
             stop,
             drafting: engine::Drafting::default(),
-            n_top: 0,
+            n_top: n_top.unwrap_or(0),
             priority: engine::Priority::Background,
         };
         let envelope = Envelope::new(state, "chatcmpl");
@@ -95,10 +95,7 @@ impl Job {
             let mut request = self.request.clone();
             // Each further answer has numbers of its own, and the same ones the next time.
             request.sampling.seed = request.sampling.seed.wrapping_add(idx as u64);
-            // The chosen tokens' own probabilities come with the answer; only others must be asked for.
-            let n_top = self.n_top.filter(|n_top| *n_top > 0);
-            let scores = n_top.map(|n_top| ScoreWish { n_top, with_prompt: false });
-            Wish { request, scores, shape: Box::new(AsItIs) }
+            Wish { request, n_top_of_all: None, shape: Box::new(AsItIs) }
         };
         (0..self.n).map(wish).collect()
     }

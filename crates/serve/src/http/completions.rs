@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use engine::{Engine, GrammarSpec, TokenId};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Answers, AsItIs, Event, ScoreWish, Wish, prepare};
+use super::answer::{Answer, Answers, AsItIs, Event, Wish, prepare};
 use super::envelope::{Envelope, Usage, finish_reason};
 use super::options::N_MAX_CHOICES;
 use super::refusal::Refusal;
@@ -98,10 +98,10 @@ impl Job {
                     sampling,
                     stop: self.stop.clone(),
                     drafting: engine::Drafting::default(),
-                    n_top: 0,
+                    n_top: self.n_top.filter(|_| !self.echo).unwrap_or(0),
                     priority: engine::Priority::Background,
                 },
-                scores: self.n_top.map(|n_top| ScoreWish { n_top, with_prompt: self.echo }),
+                n_top_of_all: self.n_top.filter(|_| self.echo),
                 shape: Box::new(AsItIs),
             }
         };

@@ -105,7 +105,7 @@ fn wish(params: Params, prompt: Prompt, n_predict: usize) -> Wish {
             n_top: 0,
             priority: Priority::Interactive,
         },
-        scores: None,
+        n_top_of_all: None,
         shape: Box::new(Indent::new(
             params.n_indent,
             (params.t_max_predict_ms > 0).then(|| Duration::from_millis(params.t_max_predict_ms)),

@@ -20,13 +20,7 @@ pub(super) fn object(tokenizer: &Tokenizer, shown: &[TokenId], answer: &Answer) 
         object["top_logprobs"] = top.iter().map(|(token, likely)| one(*token, *likely)).collect();
         object
     };
-    let content: Vec<Value> = match &answer.scores {
-        Some(scores) => scores.iter().map(|score| with_top(score.token, score.logprob, &score.top)).collect(),
-        None => {
-            let generation = &answer.generation;
-            let tokens = generation.tokens.iter().zip(&generation.logprobs);
-            tokens.map(|(token, likely)| with_top(*token, *likely, &[])).collect()
-        }
-    };
+    let scores = answer.scores.iter().flatten();
+    let content: Vec<Value> = scores.map(|score| with_top(score.token, score.logprob, &score.top)).collect();
     json!({"content": content, "refusal": null})
 }
