@@ -16,7 +16,7 @@ mod suffix;
 #[cfg(test)]
 mod tests;
 
-pub use combine::{Combined, DraftCounts};
+pub use combine::Combined;
 pub use edit::{EditDrafter, PreviousAnswer};
 pub use odds::MatchOdds;
 pub use policy::StepCosts;

@@ -41,8 +41,8 @@ pub use chat::{
     Message, Prompt, ReasoningTags, Role, Tool, ToolCall, ToolFormat, answer_grammar,
 };
 pub use drafter::{
-    Combined, Corpus, Draft, DraftCounts, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer,
-    StepCosts, SuffixAutomaton,
+    Combined, Corpus, Draft, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer, StepCosts,
+    SuffixAutomaton,
 };
 pub use engine::{Engine, EngineOptions, Link, LoadProgress};
 pub use error::Error;

@@ -54,22 +54,27 @@ fn the_most_promising_draft_is_taken_and_counted_for_its_kind() {
     let edit = EditDrafter::new(original.clone(), 2, MatchOdds::default());
     let suffix = SuffixAutomaton::new(Arc::new(Corpus::new(&[])), MatchOdds::default());
     let mut combined = Combined::new(vec![Box::new(previous), Box::new(edit), Box::new(suffix)]);
+    let mut counts = [(0, 0); 3];
+    let mut observe = |combined: &mut Combined, n_drafted: usize, n_kept: usize| {
+        let count = &mut counts[combined.kind() as usize];
+        *count = (count.0 + n_drafted, count.1 + n_kept);
+        combined.observe(n_drafted, n_kept);
+    };
     let mut tokens = ids(&[500, 501]);
     combined.sync(&tokens);
     // As good as the edit drafter's, and more trusted.
     assert_eq!(combined.propose(3).tokens, ids(&[0, 1, 2]));
     assert_eq!(combined.kind(), DrafterKind::PreviousAnswer);
-    combined.observe(3, 2);
+    observe(&mut combined, 3, 2);
     // Longer.
     assert_eq!(combined.propose(5).tokens, ids(&[0, 1, 2, 3, 4]));
-    combined.observe(5, 5);
+    observe(&mut combined, 5, 5);
     // Neither text goes on, the sequence's own does.
     tokens.extend(ids(&[600, 601, 602, 603, 604, 605, 600, 601, 602]));
     combined.sync(&tokens);
     assert_eq!(combined.propose(3).tokens, ids(&[603, 604, 605]));
-    combined.observe(2, 0);
-    let counts = |kind| (combined.counts(kind).n_drafted, combined.counts(kind).n_kept);
-    assert_eq!(DrafterKind::ALL.map(counts), [(3, 2), (5, 5), (2, 0)]);
+    observe(&mut combined, 2, 0);
+    assert_eq!(counts, [(3, 2), (5, 5), (2, 0)]);
     for (idx, kind) in DrafterKind::ALL.into_iter().enumerate() {
         assert_eq!(kind as usize, idx);
         assert_eq!(combined.drafters()[idx].kind(), kind);
