@@ -191,3 +191,34 @@ fn write(
     }
     Ok(answer.without_repetition())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_that_repeats_itself_only_the_lines_before_are_left() {
+        let check = |text: &str, left: &str, shown: Result<&str, NoneReason>| {
+            let answer = Answer { text: text.to_owned(), ..Answer::default() }.without_repetition();
+            assert_eq!((answer.text.as_str(), answer.is_cut, answer.repeats), (left, true, true), "{text:?}");
+            let (around, options) = (Around::default(), Options::default());
+            let found = answer.shown(0, &around, Trigger::Automatic, &options);
+            assert_eq!(found, shown.map(str::to_owned), "{text:?}");
+        };
+        check("x = 1\ny = T, T, T, T, T, T, T, T,", "x = 1\n", Ok("x = 1"));
+        check("T, T, T, T, T, T, T, T,", "", Err(NoneReason::Repeats));
+        let sound = Answer { text: "x = 1\ny = 2\n".to_owned(), ..Answer::default() };
+        assert_eq!(sound.clone().without_repetition(), sound);
+    }
+
+    #[test]
+    fn a_guess_is_shown_to_who_asks_for_it_or_has_typed_its_beginning() {
+        let answer = Answer { text: "frobnicate".to_owned(), logprobs: vec![-2.0], ..Answer::default() };
+        let shown = |n_typed, trigger| {
+            answer.shown(n_typed, &Around::default(), trigger, &Options::default()).map_err(NoneReason::name)
+        };
+        assert_eq!(shown(0, Trigger::Automatic), Err("unsure"));
+        assert_eq!(shown(0, Trigger::Invoked).as_deref(), Ok("frobnicate"));
+        assert_eq!(shown(4, Trigger::Automatic).as_deref(), Ok("nicate"));
+    }
+}

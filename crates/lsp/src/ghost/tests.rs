@@ -227,3 +227,17 @@ fn what_was_not_wanted_is_not_shown_there_again() {
     let why = fixture.ghosts.why(URIS[0]).expect("a record");
     assert_eq!((&why["outcome"], &why["source"]), (&"rejected".into(), &"cache".into()));
 }
+
+#[test]
+fn a_closed_document_leaves_nothing_behind() {
+    let mut fixture = Fixture::ready();
+    fixture.ghosts.open(URIS[0], "python");
+    fixture.ask(1, 0);
+    let mut job = fixture.job();
+    job.seen.as_mut().expect("a language with a tree").update(&job.document);
+    fixture.done(&job, "foo(1)\n");
+    fixture.ghosts.close(URIS[0]);
+    let ghosts = &fixture.ghosts;
+    assert!(ghosts.trees.seen(URIS[0]).is_none() && ghosts.shown_lately.is_empty() && ghosts.ahead.is_none());
+    assert_eq!(ghosts.why(URIS[0]), None);
+}
