@@ -29,6 +29,13 @@ fn i_5_every_request_of_a_conversation_from_outside_is_answered_once() {
     passes("python3", "tests/lsp/conversation.py");
 }
 
+/// Undo, versions, encodings, cancellations, files closed and opened again; both processes' memory is watched.
+#[test]
+fn i_5_an_editor_gone_wild_is_answered_once_each_time() {
+    let mut command = script("python3", "tests/lsp/fuzz.py");
+    assert!(run(command.args(["--seconds", "30"]).env_remove("TANDEM_IN_PROCESS")).status.success());
+}
+
 #[test]
 fn i_9_no_source_text_is_logged_above_trace() {
     let mut command = script("python3", "tests/lsp/conversation.py");
