@@ -23,7 +23,7 @@ const N_MAX_AFTER_BYTES: usize = 64;
 /// How much less likely a token may be to be in doubt: natural logarithm.
 const MAX_MARGIN: f32 = 3.0;
 
-/// Returns the line that fits best, or the first when nothing is in doubt or the work was cancelled.
+/// Returns the line that fits best, or the first when nothing is in doubt, there is no time, or the work was cancelled.
 pub(crate) fn choose(
     writer: &mut Writer<'_>,
     prompt: &Prompt,
@@ -36,7 +36,7 @@ pub(crate) fn choose(
     let doubts: Vec<Doubt> =
         doubts.into_iter().filter(|doubt| doubt.margin >= -MAX_MARGIN).take(writer.n_others).collect();
     let is_whole = matches!(first.stop, StopReason::StopText | StopReason::EndOfGeneration);
-    if doubts.is_empty() || !is_whole {
+    if doubts.is_empty() || !is_whole || !writer.has_time_for_others() {
         first.begin_at(around);
         return Ok(first);
     }

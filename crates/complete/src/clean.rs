@@ -18,7 +18,7 @@ const FIRST: Duration = Duration::from_millis(100);
 /// Longest time to catch up with what was typed.
 const UPDATE: Duration = Duration::from_millis(10);
 /// Longest time to try what of an insertion is sound.
-const TRY: Duration = Duration::from_millis(10);
+pub(crate) const TRY: Duration = Duration::from_millis(10);
 
 /// The trees of the open documents.
 #[derive(Debug, Default)]

@@ -65,7 +65,12 @@ pub fn complete(
         Trigger::Automatic if is_word => 0,
         Trigger::Automatic => options.n_others,
     };
-    let mut writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
+    let answer_time = match request.trigger {
+        Trigger::Invoked => options.answer_time_invoked,
+        Trigger::Automatic => options.answer_time,
+    };
+    let writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
+    let mut writer = writer.answer_within(answer_time);
     let prompt = prompt::prompt(engine.tokenizer(), &window, "");
     let answer = write(&mut writer, &prompt, &window, request, &around, previous, on_text)?;
     let statistics = writer.statistics;
@@ -109,7 +114,7 @@ pub fn look_ahead(
     })?;
     text.push_str(&generation.text);
     let is_cut = generation.stop != StopReason::EndOfGeneration;
-    Ok(Answer { text, is_cut, logprobs: answer.logprobs.clone(), repeats: false }.without_repetition())
+    Ok(Answer { text, is_cut, repeats: false, ..answer.clone() }.without_repetition())
 }
 
 /// What the model wrote, before it is trimmed to what is worth showing.
@@ -121,6 +126,8 @@ pub struct Answer {
     pub is_cut: bool,
     /// Whether it began to say the same again and again: then the text ends with the line before that.
     pub repeats: bool,
+    /// Bytes of the statement that its first line only begins, where the cursor's is to be one line; else 0.
+    pub n_statement: usize,
     /// Natural logarithm of the probability of each token of its first line.
     pub logprobs: Vec<f32>,
 }
@@ -143,7 +150,7 @@ impl Answer {
         if rest.is_empty() && self.repeats {
             return Err(NoneReason::Repeats);
         }
-        let shown = trim::trim(rest, around, self.is_cut)?;
+        let shown = trim::trim(rest, around, self.is_cut, self.n_statement.saturating_sub(n_typed))?;
         // Who presses a key for it wants to see even a guess.
         if trigger == Trigger::Automatic && self.confidence(n_typed) < options.min_confidence {
             return Err(NoneReason::Unsure);
@@ -175,20 +182,24 @@ fn write(
         is_cut: matches!(line.stop, StopReason::MaxTokens | StopReason::Time),
         text: line.text,
         logprobs: line.logprobs,
-        repeats: false,
+        ..Answer::default()
     };
     if line.stop != StopReason::StopText || writer.cancel.is_cancelled() {
         return Ok(answer.without_repetition());
     }
     answer.text.push('\n');
     on_text("\n");
-    let mut rule = StopRule::new(around);
+    let mut rule = StopRule::new(request, around);
     if rule.wants_more(&answer.text) {
+        answer.is_cut = !writer.has_time();
+    }
+    if rule.wants_more("") && !answer.is_cut {
         let rest = prompt::prompt(writer.engine.tokenizer(), window, &answer.text);
         let rest = writer.rest(&rest, &mut |text| on_text(text) && rule.wants_more(text))?;
         answer.text.push_str(&rest.text);
         answer.is_cut = matches!(rest.stop, StopReason::MaxTokens | StopReason::Time);
     }
+    answer.n_statement = rule.n_statement();
     Ok(answer.without_repetition())
 }
 

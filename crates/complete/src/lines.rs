@@ -3,6 +3,8 @@
 //! In: token ids. Out: [`Line`]s, the likeliest first.
 //! Never: chooses among them; that is [`choice`](crate::choice)'s.
 
+use std::time::{Duration, Instant};
+
 use engine::{
     CancelToken, Drafting, Engine, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest,
     StopReason, StopRules, TokenId,
@@ -60,6 +62,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) priority: Priority,
     pub(crate) cancel: &'a CancelToken,
     pub(crate) statistics: Statistics,
+    /// When there should be an answer.
+    until: Option<Instant>,
 }
 
 impl<'a> Writer<'a> {
@@ -70,7 +74,28 @@ impl<'a> Writer<'a> {
         priority: Priority,
         cancel: &'a CancelToken,
     ) -> Self {
-        Self { engine, options, n_others, priority, cancel, statistics: Statistics::default() }
+        Self { engine, options, n_others, priority, cancel, statistics: Statistics::default(), until: None }
+    }
+
+    /// Wants an answer so much later: what only makes it better, or longer, is left out where there is no time for it.
+    pub(crate) fn answer_within(mut self, time: Duration) -> Self {
+        self.until = Some(Instant::now() + time);
+        self
+    }
+
+    /// Returns how much time is left.
+    fn left(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns whether there is time to write a few lines more like the first, all at once, and to judge them.
+    pub(crate) fn has_time_for_others(&self) -> bool {
+        self.left() > 2 * self.statistics.timings.decode
+    }
+
+    /// Returns whether there is time to write on.
+    pub(crate) fn has_time(&self) -> bool {
+        !self.left().is_zero()
     }
 
     /// Returns the likeliest line and where it was in doubt, the likeliest others first.
@@ -82,7 +107,7 @@ impl<'a> Writer<'a> {
         previous: &str,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(Line, Vec<Doubt>), engine::Error> {
-        let mut request = self.request(prompt, vec!["\n".into()]);
+        let mut request = self.request(prompt, vec!["\n".into()], self.options.decode_time);
         request.n_top = if self.n_others > 0 { N_TOP } else { 0 };
         if !previous.is_empty() {
             let previous = [&prompt.healed[..], previous.as_bytes()].concat();
@@ -113,12 +138,13 @@ impl<'a> Writer<'a> {
             (tokens, String::from_utf8_lossy(&bytes).into_owned(), logprobs, begun)
         });
         let begun: Vec<_> = begun.collect();
+        let decode_time = self.options.decode_time.min(self.left());
         // All at once: the engine puts their rows into the same steps.
         let rest: Vec<_> = std::thread::scope(|scope| {
             let started: Vec<_> = begun
                 .iter()
                 .map(|(_, head, _, prompt)| {
-                    let request = self.request(prompt, vec!["\n".into()]);
+                    let request = self.request(prompt, vec!["\n".into()], decode_time);
                     (!head.contains('\n'))
                         .then(|| scope.spawn(|| self.engine.generate(request, &mut |_| true, self.cancel)))
                 })
@@ -180,7 +206,7 @@ impl<'a> Writer<'a> {
         prompt: &Prompt,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generation, engine::Error> {
-        let request = self.request(prompt, Vec::new());
+        let request = self.request(prompt, Vec::new(), self.options.decode_time.min(self.left()));
         self.generate(request, on_text)
     }
 
@@ -200,7 +226,7 @@ impl<'a> Writer<'a> {
         Ok(generation)
     }
 
-    fn request(&self, prompt: &Prompt, stop_texts: Vec<String>) -> GenerateRequest {
+    fn request(&self, prompt: &Prompt, stop_texts: Vec<String>, decode_time: Duration) -> GenerateRequest {
         GenerateRequest {
             prompt: prompt.tokens.clone(),
             healed: prompt.healed.clone(),
@@ -210,7 +236,7 @@ impl<'a> Writer<'a> {
             stop: StopRules {
                 n_max_tokens: self.options.n_max_tokens,
                 texts: stop_texts,
-                decode_time: Some(self.options.decode_time),
+                decode_time: Some(decode_time),
             },
             drafting: Drafting::default(),
             n_top: 0,

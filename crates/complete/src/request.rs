@@ -60,8 +60,13 @@ pub struct Options {
     pub n_lines_ahead: usize,
     /// Most tokens of ghost text.
     pub n_max_tokens: usize,
-    /// Longest decoding time.
+    /// Longest decoding time of a line.
     pub decode_time: Duration,
+    /// How long an answer may take while the user types: past it no lines are written to choose from, and none behind the
+    /// first. The first line itself takes what it takes.
+    pub answer_time: Duration,
+    /// The same when the user pressed a key for it, and so waits.
+    pub answer_time_invoked: Duration,
 }
 
 impl Default for Options {
@@ -80,6 +85,8 @@ impl Default for Options {
             n_lines_ahead: 2,
             n_max_tokens: 48,
             decode_time: Duration::from_millis(2000),
+            answer_time: Duration::from_millis(160),
+            answer_time_invoked: Duration::from_millis(750),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Where ghost text ends.
 //!
-//! In: what the model generates. Out: what is worth showing. Ghost text ends with its line; only on a blank line may
-//! it be a block, unless the line below goes on in the same one; it then ends where the indentation falls back or a blank line comes.
+//! In: what the model generates. Out: what is worth showing. Ghost text ends with its line, or with the statement that the
+//! line only begins; on a blank line it may be a block, unless the line below goes on in the same one; it then ends where the
+//! indentation falls back or a blank line comes.
 
-use crate::NoneReason;
+use crate::clean::TRY;
 use crate::gate::{Around, indentation};
+use crate::{NoneReason, Request};
 
 /// Most lines of a block.
 const N_MAX_LINES: usize = 6;
@@ -12,29 +14,57 @@ const N_MAX_LINES: usize = 6;
 /// Decides while text streams in whether more of it could be shown.
 #[derive(Debug)]
 pub struct StopRule<'a> {
+    request: &'a Request<'a>,
     around: &'a Around,
     text: String,
+    /// Whether the first line only begins a statement, once that is known.
+    is_begun: Option<bool>,
+    /// Bytes of that statement, 0 as long as it has no end.
+    n_statement: usize,
 }
 
 impl<'a> StopRule<'a> {
     /// Returns a rule for one completion.
-    pub fn new(around: &'a Around) -> Self {
-        Self { around, text: String::new() }
+    pub fn new(request: &'a Request<'a>, around: &'a Around) -> Self {
+        Self { request, around, text: String::new(), is_begun: None, n_statement: 0 }
     }
 
     /// Hears more of the answer and returns whether the rest of it matters.
     pub fn wants_more(&mut self, text: &str) -> bool {
         self.text.push_str(text);
-        end(&self.text, self.around).is_none()
+        let Some(end) = end(&self.text, self.around, 0) else { return true };
+        if is_block(self.around)
+            || !*self.is_begun.get_or_insert_with(|| begins(self.request, self.around, &self.text[..end]))
+        {
+            return false;
+        }
+        if let Some(tree) = self.request.tree.filter(|_| text.contains('\n')) {
+            let cursor = self.request.offset..self.request.offset;
+            self.n_statement = tree.statement_end(cursor, &self.text, TRY).unwrap_or(0);
+        }
+        self.n_statement == 0 && self.text.matches('\n').count() < N_MAX_LINES
+    }
+
+    /// Returns the bytes of the statement that the first line only begins, if there is one and it has an end; else 0.
+    pub fn n_statement(&self) -> usize {
+        self.n_statement
     }
 }
 
-/// Returns what of an answer is shown; `is_cut` says that the model was stopped before its end.
+/// Returns whether a line at the cursor is sound only with lines behind it.
+fn begins(request: &Request<'_>, around: &Around, line: &str) -> bool {
+    let cursor = request.offset..request.offset;
+    around.tail.trim().is_empty()
+        && request.tree.is_some_and(|tree| tree.adds_error(cursor, line, TRY) == Some(true))
+}
+
+/// Returns what of an answer is shown; `is_cut` says that the model was stopped before its end. Where the cursor's is to be
+/// one line, a statement that goes on for `n_statement` bytes is shown whole.
 ///
 /// # Errors
 /// The reason why nothing is.
-pub fn trim(answer: &str, around: &Around, is_cut: bool) -> Result<String, NoneReason> {
-    let shown = match end(answer, around) {
+pub fn trim(answer: &str, around: &Around, is_cut: bool, n_statement: usize) -> Result<String, NoneReason> {
+    let shown = match end(answer, around, n_statement) {
         Some(end) => &answer[..end],
         None if is_cut => whole_words(answer),
         None => answer,
@@ -73,10 +103,9 @@ fn whole_words(answer: &str) -> &str {
 }
 
 /// Returns the byte at which the shown part is known to end.
-fn end(answer: &str, around: &Around) -> Option<usize> {
-    let is_block = around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed();
-    if !is_block {
-        return answer.find('\n');
+fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
+    if !is_block(around) {
+        return answer.find('\n').map(|line_end| line_end.max(n_statement.min(answer.len())));
     }
     let indent = indentation(&around.head);
     let mut at = 0;
@@ -96,6 +125,11 @@ fn end(answer: &str, around: &Around) -> Option<usize> {
         }
     }
     None
+}
+
+/// Returns whether what is missing at the cursor may be a block.
+fn is_block(around: &Around) -> bool {
+    around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed()
 }
 
 /// Returns whether a line only closes brackets, so that it belongs to the block above it.
@@ -143,7 +177,12 @@ pub(crate) fn without_tail<'s>(shown: &'s str, around: &Around) -> &'s str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{Trigger, gate};
+    use syntax::{Language, SyntaxTree};
+    use text::{ByteOffset, Document};
 
     fn around(head: &str, tail: &str, below: Option<&str>) -> Around {
         Around {
@@ -164,7 +203,7 @@ mod tests {
                      expected: Result<&str, NoneReason>| {
             let around = around(head, tail, below);
             assert_eq!(
-                trim(answer, &around, false),
+                trim(answer, &around, false, 0),
                 expected.map(str::to_owned),
                 "{head:?} $0 {tail:?} {answer:?}"
             );
@@ -192,7 +231,7 @@ mod tests {
     #[test]
     fn an_answer_without_its_end_is_shown_up_to_a_whole_line_or_word() {
         let check = |head: &str, answer: &str, expected: &str| {
-            assert_eq!(trim(answer, &around(head, "", None), true), Ok(expected.to_owned()));
+            assert_eq!(trim(answer, &around(head, "", None), true, 0), Ok(expected.to_owned()));
         };
         check("    ", "a = 1\n    for i in ran", "a = 1");
         check("x = ", "first + sec", "first +");
@@ -204,14 +243,27 @@ mod tests {
 
     #[test]
     fn a_stream_is_stopped_as_soon_as_the_end_is_known() {
-        let line = around("x = ", "", None);
-        let mut rule = StopRule::new(&line);
-        assert!(rule.wants_more("foo"));
-        assert!(!rule.wants_more("()\ny"));
-        let block = around("    ", "", None);
-        let mut rule = StopRule::new(&block);
-        assert!(rule.wants_more("a = 1\n    b"));
-        assert!(rule.wants_more(" = 2\n"));
-        assert!(!rule.wants_more("done"));
+        let wants_more = |marked: &str, pieces: &[&str], n_statement: usize| {
+            let offset = ByteOffset(marked.find("$0").expect("a cursor"));
+            let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
+            let tree = SyntaxTree::parse(Language::Python, &document, Duration::MAX).expect("no end of time");
+            let request =
+                Request { document: &document, offset, trigger: Trigger::Automatic, tree: Some(&tree) };
+            let around = gate::around(&request);
+            let mut rule = StopRule::new(&request, &around);
+            for (idx, piece) in pieces.iter().enumerate() {
+                assert_eq!(rule.wants_more(piece), idx + 1 < pieces.len(), "{marked:?} {pieces:?} {idx}");
+            }
+            assert_eq!(rule.n_statement(), n_statement, "{marked:?} {pieces:?}");
+            let answer = pieces.concat();
+            trim(&answer, &around, false, n_statement).expect("something")
+        };
+        assert_eq!(wants_more("x = $0", &["foo", "()\ny"], 0), "foo()");
+        assert_eq!(wants_more("if x:\n    $0", &["a = 1\n    b", " = 2\n", "done"], 0), "a = 1\n    b = 2");
+        // The line is no statement by itself: the ones that end it belong to it.
+        let call = ["foo(\n", "    1,\n", "    2,\n", ")\n"];
+        assert_eq!(wants_more("x = $0\ny = 2\n", &call, 20), "foo(\n    1,\n    2,\n)");
+        let endless = ["foo(\n", "1,\n", "2,\n", "3,\n", "4,\n", "5,\n"];
+        assert_eq!(wants_more("x = $0\ny = 2\n", &endless, 0), "foo(");
     }
 }
