@@ -21,6 +21,7 @@ mod request;
 pub mod trim;
 pub mod window;
 
+pub use confidence::Calibration;
 pub use request::{Completion, GhostText, NoneReason, Options, Request, Statistics, Trigger};
 
 use engine::{CancelToken, Engine, Priority, StopReason};
@@ -134,8 +135,8 @@ pub struct Answer {
 
 impl Answer {
     /// Returns how likely it is to be what its user types, once the first `n_typed` bytes were.
-    pub fn confidence(&self, n_typed: usize) -> f32 {
-        confidence::confidence(&self.logprobs, n_typed)
+    pub fn confidence(&self, n_typed: usize, calibration: &Calibration) -> f32 {
+        calibration.confidence(&self.logprobs, n_typed)
     }
 
     /// Returns what of the text is worth showing when its first `n_typed` bytes stand before the cursor.
@@ -152,7 +153,9 @@ impl Answer {
         }
         let shown = trim::trim(rest, around, self.is_cut, self.n_statement.saturating_sub(n_typed))?;
         // Who presses a key for it wants to see even a guess.
-        if trigger == Trigger::Automatic && self.confidence(n_typed) < options.min_confidence {
+        if trigger == Trigger::Automatic
+            && self.confidence(n_typed, &options.calibration) < options.min_confidence
+        {
             return Err(NoneReason::Unsure);
         }
         Ok(shown)

@@ -7,7 +7,7 @@ use engine::{Generation, Timings};
 use syntax::SyntaxTree;
 use text::{ByteOffset, Snapshot};
 
-use crate::Answer;
+use crate::{Answer, Calibration};
 
 /// Who asked: LSP's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Options {
     pub n_others_invoked: usize,
     /// Least probability of being right for ghost text that nobody pressed a key for.
     pub min_confidence: f32,
+    /// What that probability is, by what its user has taken and turned down.
+    pub calibration: Calibration,
     /// Most lines written behind an answer while nobody types.
     pub n_lines_ahead: usize,
     /// Most tokens of ghost text.
@@ -82,6 +84,7 @@ impl Default for Options {
             n_others: 3,
             n_others_invoked: 7,
             min_confidence: 0.25,
+            calibration: Calibration::default(),
             n_lines_ahead: 2,
             n_max_tokens: 48,
             decode_time: Duration::from_millis(2000),
