@@ -38,19 +38,20 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Returns the probability that an answer whose first line has these logprobs is right after its user has typed a part.
+    /// Returns the probability that an answer is right after its user has typed `n_typed` bytes of it; `mean_logprob` is its
+    /// first line's.
     #[must_use]
-    pub fn confidence(&self, logprobs: &[f32], n_typed: usize) -> f32 {
-        let log_odds: f32 =
-            std::iter::zip(self.weights, features(logprobs, n_typed)).map(|(w, x)| w * x).sum();
+    pub fn confidence(&self, mean_logprob: f32, n_typed: usize) -> f32 {
+        let features = features(mean_logprob, n_typed);
+        let log_odds: f32 = std::iter::zip(self.weights, features).map(|(w, x)| w * x).sum();
         1.0 / (1.0 + (-log_odds).exp())
     }
 
     /// Learns that an answer was right, or was not.
-    pub fn learn(&mut self, logprobs: &[f32], n_typed: usize, was_right: bool) {
-        let p = self.confidence(logprobs, n_typed);
+    pub fn learn(&mut self, mean_logprob: f32, n_typed: usize, was_right: bool) {
+        let p = self.confidence(mean_logprob, n_typed);
         let error = f32::from(was_right) - p;
-        for (idx, x) in features(logprobs, n_typed).into_iter().enumerate() {
+        for (idx, x) in features(mean_logprob, n_typed).into_iter().enumerate() {
             self.precisions[idx] = (self.precisions[idx] + p * (1.0 - p) * x * x).min(MAX_PRECISION);
             self.weights[idx] += error * x / self.precisions[idx];
         }
@@ -75,10 +76,15 @@ impl Calibration {
     }
 }
 
-fn features(logprobs: &[f32], n_typed: usize) -> [f32; 3] {
-    let mean = logprobs.iter().sum::<f32>() / logprobs.len().max(1) as f32;
+/// Returns the mean natural logarithm of the probability of tokens, 0 of none.
+#[must_use]
+pub fn mean_logprob(logprobs: &[f32]) -> f32 {
+    logprobs.iter().sum::<f32>() / logprobs.len().max(1) as f32
+}
+
+fn features(mean_logprob: f32, n_typed: usize) -> [f32; 3] {
     // `max` makes of what is no number the least, too.
-    [1.0, mean.max(MIN_MEAN), n_typed.min(N_MAX_TYPED) as f32]
+    [1.0, mean_logprob.max(MIN_MEAN), n_typed.min(N_MAX_TYPED) as f32]
 }
 
 #[cfg(test)]
@@ -89,14 +95,14 @@ mod tests {
     fn an_answer_is_surer_the_likelier_its_tokens_are_and_the_more_of_it_was_typed() {
         let calibration = Calibration::default();
         let order = [
-            calibration.confidence(&[-3.0, -2.0], 0),
-            calibration.confidence(&[-1.0, -1.2], 0),
-            calibration.confidence(&[-1.0, -1.2], 2),
-            calibration.confidence(&[-0.1, -0.2], 0),
-            calibration.confidence(&[-0.1, -0.2], 3),
+            calibration.confidence(-2.5, 0),
+            calibration.confidence(-1.1, 0),
+            calibration.confidence(-1.1, 2),
+            calibration.confidence(-0.15, 0),
+            calibration.confidence(-0.15, 3),
         ];
         assert!(order.is_sorted() && order[0] > 0.0 && order[4] < 1.0, "{order:?}");
-        assert!((calibration.confidence(&[-1.24 / 2.05], 0) - 0.5).abs() < 1e-3);
+        assert!((calibration.confidence(-1.24 / 2.05, 0) - 0.5).abs() < 1e-3);
     }
 
     /// The share of 1,000 answers, of mean logprobs from 0 to -2, that are right by `weights`; each is learnt.
@@ -107,7 +113,7 @@ mod tests {
                 [0.754_877_7, 0.569_840_3].map(|step: f64| (f64::from(idx) * step).fract() as f32);
             let mean = -2.0 * mean;
             let p = 1.0 / (1.0 + (-(weights[0] + weights[1] * mean)).exp());
-            calibration.learn(&[mean], 0, chance < p);
+            calibration.learn(mean, 0, chance < p);
         }
     }
 
@@ -117,7 +123,7 @@ mod tests {
             let mut calibration = Calibration::default();
             live(&mut calibration, weights, 2000);
             let expected = 1.0 / (1.0 + (-(weights[0] + weights[1] * mean)).exp());
-            let found = calibration.confidence(&[mean], 0);
+            let found = calibration.confidence(mean, 0);
             assert!((found - expected).abs() < 0.06, "{weights:?}: {found} for {expected}, {calibration:?}");
             assert!(calibration.is_sound() && calibration.n_learnt() == 2000);
         }
@@ -126,13 +132,13 @@ mod tests {
     #[test]
     fn a_few_answers_do_not_turn_it_over_and_no_number_of_them_breaks_it() {
         let mut calibration = Calibration::default();
-        let before = calibration.confidence(&[-0.2], 0);
-        (0..3).for_each(|_| calibration.learn(&[-0.2], 0, false));
-        let after = calibration.confidence(&[-0.2], 0);
+        let before = calibration.confidence(-0.2, 0);
+        (0..3).for_each(|_| calibration.learn(-0.2, 0, false));
+        let after = calibration.confidence(-0.2, 0);
         assert!(after < before && after > before / 2.0, "{before} to {after}");
         for idx in 0..10_000 {
-            calibration.learn(&[f32::MIN, -1e30, f32::NAN][..idx % 3], idx, idx % 2 == 0);
-            calibration.learn(&[-20.0], 9, true);
+            calibration.learn([f32::MIN, -1e30, f32::NAN][idx % 3], idx, idx % 2 == 0);
+            calibration.learn(-20.0, 9, true);
         }
         assert!(calibration.is_sound(), "{calibration:?}");
     }

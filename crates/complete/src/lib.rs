@@ -21,7 +21,7 @@ mod request;
 pub mod trim;
 pub mod window;
 
-pub use confidence::Calibration;
+pub use confidence::{Calibration, mean_logprob};
 pub use request::{Completion, GhostText, NoneReason, Options, Request, Statistics, Trigger};
 
 use engine::{CancelToken, Engine, Priority, StopReason};
@@ -136,7 +136,7 @@ pub struct Answer {
 impl Answer {
     /// Returns how likely it is to be what its user types, once the first `n_typed` bytes were.
     pub fn confidence(&self, n_typed: usize, calibration: &Calibration) -> f32 {
-        calibration.confidence(&self.logprobs, n_typed)
+        calibration.confidence(mean_logprob(&self.logprobs), n_typed)
     }
 
     /// Returns what of the text is worth showing when its first `n_typed` bytes stand before the cursor.
