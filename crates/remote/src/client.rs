@@ -54,6 +54,25 @@ pub struct CompletionRequest<'a> {
     pub sampling: Sampling,
     /// Most tokens of the answer; the endpoint's own bound, often 16, when not set.
     pub n_max_tokens: Option<u32>,
+    /// Whether [`Answer::logprobs`] are wanted; an endpoint that has none is asked without.
+    pub wants_logprobs: bool,
+}
+
+/// A middle to be filled in, as llama.cpp's server does it.
+#[derive(Clone, Debug)]
+pub struct InfillRequest<'a> {
+    /// The model, for a server of several.
+    pub model: &'a str,
+    /// What stands before the line to be gone on with.
+    pub prefix: &'a str,
+    /// The beginning of that line: the model sees it last, so that typing there leaves the rest of the prompt as it is.
+    pub head: &'a str,
+    /// What stands behind.
+    pub suffix: &'a str,
+    /// Texts that end the answer.
+    pub stop: &'a [String],
+    /// Most tokens of the answer.
+    pub n_max_tokens: u32,
 }
 
 impl Client {
@@ -149,7 +168,34 @@ impl Client {
         if !request.stop.is_empty() {
             body["stop"] = json!(request.stop);
         }
+        if request.wants_logprobs {
+            body["logprobs"] = json!(1);
+        }
         self.answer("completions", body, on_text, cancel)
+    }
+
+    /// Fills in a middle, greedily, by the call `/infill` of llama.cpp's server, which is none of OpenAI's.
+    ///
+    /// # Errors
+    /// As [`Client::chat`]; a server without the call, or a model that cannot do it, is [`Error::NotFound`],
+    /// [`Error::Refused`] or [`Error::Failed`] with status 501.
+    pub fn infill(
+        &self,
+        request: &InfillRequest<'_>,
+        on_text: &mut dyn FnMut(&str) -> bool,
+        cancel: &CancelToken,
+    ) -> Result<Answer, Error> {
+        let body = json!({
+            "model": request.model,
+            "input_prefix": request.prefix,
+            "prompt": request.head,
+            "input_suffix": request.suffix,
+            "stop": request.stop,
+            "n_predict": request.n_max_tokens,
+            "temperature": 0.0,
+            "stream": true,
+        });
+        self.answer(INFILL, body, on_text, cancel)
     }
 
     fn answer(
@@ -283,6 +329,9 @@ impl Client {
         Error::Malformed { url: self.endpoint.url().to_owned(), what: what.to_owned() }
     }
 }
+
+/// The one call that does not stand under the API's version.
+pub(crate) const INFILL: &str = "infill";
 
 /// Adds what all answers have: streaming, and how tokens are chosen.
 fn sampled(body: &mut Value, sampling: &Sampling, n_max_tokens: Option<u32>) {

@@ -10,6 +10,7 @@ use ureq::http::Uri;
 use ureq::http::header::HeaderValue;
 
 use crate::Error;
+use crate::client::INFILL;
 
 /// An address that speaks OpenAI's API.
 #[derive(Clone, Debug)]
@@ -104,6 +105,15 @@ impl Endpoint {
         &self.base
     }
 
+    /// Returns the address of a call.
+    pub(crate) fn address(&self, call: &str) -> String {
+        let base = match call {
+            INFILL => self.base.strip_suffix("/v1").unwrap_or(&self.base),
+            _ => &self.base,
+        };
+        format!("{base}/{call}")
+    }
+
     /// Returns the host's name or address, without a port, in lower case.
     pub fn host(&self) -> &str {
         &self.host
@@ -160,6 +170,9 @@ mod tests {
         check("https://api.example/v1beta/openai", "https://api.example/v1beta/openai", "api.example", false);
         check("https://a.example/v1/chat/completions", "https://a.example/v1", "a.example", false);
         check("http://10.0.0.7:8000", "http://10.0.0.7:8000/v1", "10.0.0.7", false);
+        let address = |url: &str, call| Endpoint::parse(url).expect(url).address(call);
+        assert_eq!(address("http://host", "completions"), "http://host/v1/completions");
+        assert_eq!(address("http://host/llama", "infill"), "http://host/llama/infill");
         // Names that only look like this machine.
         check("http://localhost.example", "http://localhost.example/v1", "localhost.example", false);
         check("http://127.0.0.1.example", "http://127.0.0.1.example/v1", "127.0.0.1.example", false);

@@ -94,7 +94,7 @@ impl<'a> Exchange<'a> {
         let agent = agent(endpoint, limits)?;
         let mut request = Request::builder()
             .method(if body.is_some() { "POST" } else { "GET" })
-            .uri(format!("{}/{call}", endpoint.url()));
+            .uri(endpoint.address(call));
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }

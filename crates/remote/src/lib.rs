@@ -17,7 +17,7 @@ mod retry;
 mod said;
 
 pub use answer::{Answer, Stop, Usage};
-pub use client::{ChatRequest, Client, CompletionRequest};
+pub use client::{ChatRequest, Client, CompletionRequest, InfillRequest};
 pub use endpoint::{Endpoint, Key};
 pub use error::Error;
 pub use exchange::Limits;

@@ -12,7 +12,7 @@ use crate::{Endpoint, Error};
 const N_MAX_CHARS: usize = 300;
 
 /// Fields of a request that it can do without, should a server not know them.
-pub(crate) const OPTIONAL: [&str; 4] = ["stream_options", "seed", "top_p", "temperature"];
+pub(crate) const OPTIONAL: [&str; 5] = ["stream_options", "seed", "top_p", "temperature", "logprobs"];
 
 /// Returns the error that a response with this head and body is. `body` is what was sent, to tell what was refused.
 pub(crate) fn error(
@@ -56,11 +56,14 @@ pub(crate) fn error(
         return Error::UnknownModel { url, model: model.to_owned(), served: Vec::new() };
     }
     let is_sent = |feature: &&str| body.is_some_and(|body| body.get(*feature).is_some());
-    if matches!(status, 400 | 422)
+    // llama.cpp's server and its Python sister fail, with 500, at the two that they have no way to do.
+    let is_of_500 = |feature: &&str| status != 500 || ["suffix", "logprobs"].contains(feature);
+    if matches!(status, 400 | 422 | 500)
         && let Some(feature) = OPTIONAL
             .into_iter()
             .chain(["suffix", "stream", "max_tokens", "stop"])
             .filter(is_sent)
+            .filter(is_of_500)
             .find(|feature| lower.contains(feature))
     {
         return Error::Lacks { url, feature, said };
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn every_servers_way_of_refusing_is_understood() {
         let endpoint = Endpoint::parse("http://host").expect("sound");
-        let sent = json!({"model": "m", "seed": 1, "stream_options": {}, "temperature": 0.8});
+        let sent = json!({"model": "m", "seed": 1, "stream_options": {}, "temperature": 0.8, "suffix": "x"});
         let check = |status: u16, body: Value, expected: &str| {
             let error = error(
                 &endpoint,
@@ -203,6 +206,14 @@ mod tests {
         check(400, json!({"error": {"message": "messages must not be empty"}}), "Refused");
         check(418, json!({}), "Refused");
         check(500, json!({"error": {"message": "boom"}}), "Failed");
+        check(500, json!({"error": {"message": "temperature too high"}}), "Failed");
+        check(500, json!({"error": {"message": "Unsupported param: logprobs"}}), "Failed");
+        check(
+            500,
+            json!({"error": {"message": "Unsupported param: suffix"}}),
+            "Lacks { url: \"http://host/v1\", feature: \"suffix\"",
+        );
+        check(501, json!({"error": {"message": "Infill is not supported by this model"}}), "Failed");
         check(502, json!("bad gateway"), "Failed");
     }
 

@@ -2,7 +2,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use engine::{CancelToken, Message, Role, Sampling};
-use remote::{Answer, ChatRequest, Client, CompletionRequest, Endpoint, Error, Limits, Stop};
+use remote::{Answer, ChatRequest, Client, CompletionRequest, Endpoint, Error, InfillRequest, Limits, Stop};
 
 use crate::script::{Server, Turn, limits, response, stream, whole};
 
@@ -38,7 +38,8 @@ const PAGE: &str = "Content-Type: text/html\r\n";
 fn an_answer_is_handed_on_piece_by_piece_and_the_request_says_what_was_asked() {
     let server = Server::start(vec![whole(&["a", "b"])]);
     let (answer, pieces) = ask(&server.client());
-    assert_eq!(answer.unwrap(), Answer { text: "ab".into(), stop: Stop::End, usage: None });
+    let (text, logprobs) = ("ab".into(), Vec::new());
+    assert_eq!(answer.unwrap(), Answer { text, stop: Stop::End, usage: None, logprobs });
     assert_eq!(pieces, ["a", "b"]);
     let request = server.requests().pop().unwrap();
     assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{request}");
@@ -264,6 +265,7 @@ fn a_text_is_continued_too() {
         stop: &["\n".to_owned()],
         sampling: Sampling::greedy(),
         n_max_tokens: Some(4),
+        wants_logprobs: false,
     };
     let answer = server.client().complete(&request, &mut |_| true, &CancelToken::new()).unwrap();
     assert_eq!((answer.text.as_str(), answer.stop), ("cd", Stop::Length));
@@ -271,4 +273,51 @@ fn a_text_is_continued_too() {
     assert!(request.starts_with("POST /v1/completions "), "{request}");
     assert!(request.contains("\"suffix\":\"e\"") && request.contains("\"stop\":[\"\\n\"]"), "{request}");
     assert!(!request.contains("\"seed\""), "a greedy choice needs none: {request}");
+}
+
+#[test]
+fn a_middle_is_filled_in_where_llama_cpp_does_it() {
+    let pieces = "data: {\"content\":\"x\",\"stop\":false}\n\n\
+                  data: {\"content\":\"\",\"stop\":true,\"stop_type\":\"word\"}\n\n";
+    let server = Server::start(vec![Turn::Say(stream(&[]) + pieces)]);
+    let stop = ["\n".to_owned()];
+    let request =
+        InfillRequest { model: "m", prefix: "a\n", head: "b", suffix: "c", stop: &stop, n_max_tokens: 4 };
+    let answer = server.client().infill(&request, &mut |_| true, &CancelToken::new()).unwrap();
+    assert_eq!((answer.text.as_str(), answer.stop), ("x", Stop::End));
+    let request = server.requests().pop().unwrap();
+    assert!(request.starts_with("POST /infill "), "{request}");
+    assert!(
+        request.contains("\"input_prefix\":\"a\\n\"") && request.contains("\"prompt\":\"b\""),
+        "{request}"
+    );
+}
+
+#[test]
+fn logprobs_are_asked_for_until_an_endpoint_has_none() {
+    let end = "data: {\"choices\":[{\"text\":\"c\",\"finish_reason\":\"stop\",\
+               \"logprobs\":{\"tokens\":[\"c\"],\"token_logprobs\":[-0.5]}}]}\n\n";
+    let says = || Turn::Say(stream(&[]) + end);
+    let refuses = response(
+        "500 Internal Server Error",
+        JSON,
+        "{\"error\": {\"message\": \"logprobs is not supported for models created with logits_all=False\"}}",
+    );
+    let server = Server::start(vec![says(), refuses, says(), says()]);
+    let client = server.client();
+    let request = CompletionRequest {
+        model: "m",
+        prompt: "ab",
+        suffix: None,
+        stop: &[],
+        sampling: Sampling::greedy(),
+        n_max_tokens: Some(4),
+        wants_logprobs: true,
+    };
+    for _ in 0..3 {
+        let answer = client.complete(&request, &mut |_| true, &CancelToken::new()).unwrap();
+        assert_eq!(answer.logprobs, [-0.5]);
+    }
+    let asked: Vec<bool> = server.requests().iter().map(|sent| sent.contains("\"logprobs\":1")).collect();
+    assert_eq!(asked, [true, true, false, false]);
 }
