@@ -5,6 +5,7 @@
 //! Thread: the caller's; the engine computes on its own.
 //!
 //! The keystroke's path is a straight line: [`gate`] → [`cache`] → [`window`] → [`prompt`] → engine → choice → [`trim`].
+//! A model that is given text, not tokens, has one of its own: [`text_model`].
 
 #![forbid(unsafe_code)]
 
@@ -18,11 +19,13 @@ pub mod prompt;
 pub mod rejected;
 mod repetition;
 mod request;
+pub mod text_model;
 pub mod trim;
 pub mod window;
 
 pub use confidence::{Calibration, mean_logprob};
 pub use request::{Completion, GhostText, NoneReason, Options, Request, Statistics, Trigger};
+pub use text_model::Model;
 
 use engine::{CancelToken, Engine, Priority, StopReason};
 
@@ -75,16 +78,28 @@ pub fn complete(
     let prompt = prompt::prompt(engine.tokenizer(), &window, "");
     let answer = write(&mut writer, &prompt, &window, request, &around, previous, on_text)?;
     let statistics = writer.statistics;
+    Ok(completion(request, options, &around, window, answer, statistics, cancel))
+}
+
+fn completion(
+    request: &Request<'_>,
+    options: &Options,
+    around: &Around,
+    window: Window,
+    answer: Answer,
+    statistics: Statistics,
+    cancel: &CancelToken,
+) -> Completion {
     let result = if cancel.is_cancelled() {
         Err(NoneReason::Cancelled)
     } else {
-        answer.shown(0, &around, request.trigger, options).map(|insert| GhostText {
+        answer.shown(0, around, request.trigger, options).map(|insert| GhostText {
             insert: window.line_ends(insert),
             range: request.offset..request.offset,
             version: request.document.version(),
         })
     };
-    Ok(Completion { result, answer: Some(answer), prompt: window.prefix, statistics })
+    Completion { result, answer: Some(answer), prompt: window.prefix, statistics }
 }
 
 /// Writes a few lines more behind an answer, for when its user comes there. Nobody waits for them.

@@ -60,6 +60,8 @@ pub struct Options {
     pub calibration: Calibration,
     /// Most lines written behind an answer while nobody types.
     pub n_lines_ahead: usize,
+    /// How long nobody types before the model is asked; who presses a key for it does not wait.
+    pub pause: Duration,
     /// Most tokens of ghost text.
     pub n_max_tokens: usize,
     /// Longest decoding time of a line.
@@ -86,6 +88,7 @@ impl Default for Options {
             min_confidence: 0.25,
             calibration: Calibration::default(),
             n_lines_ahead: 2,
+            pause: Duration::ZERO,
             n_max_tokens: 48,
             decode_time: Duration::from_millis(2000),
             answer_time: Duration::from_millis(160),
@@ -126,6 +129,8 @@ pub enum NoneReason {
     Repeats,
     /// What the model would add already follows the cursor.
     AlreadyThere,
+    /// The model cannot be reached now.
+    Unavailable,
 }
 
 impl NoneReason {
@@ -141,6 +146,7 @@ impl NoneReason {
             Self::Unsure => "unsure",
             Self::Repeats => "repeats",
             Self::AlreadyThere => "already_there",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -188,8 +194,8 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Returns an answer that needed no model.
-    pub(crate) fn none(reason: NoneReason) -> Self {
+    /// Returns that there is none, without what a model said.
+    pub fn none(reason: NoneReason) -> Self {
         Self { result: Err(reason), answer: None, prompt: String::new(), statistics: Statistics::default() }
     }
 }

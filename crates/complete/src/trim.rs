@@ -29,6 +29,11 @@ impl<'a> StopRule<'a> {
         Self { request, around, text: String::new(), is_begun: None, n_statement: 0 }
     }
 
+    /// Returns a text behind which nothing matters, for a model that can stop at one.
+    pub fn stop_text(&self) -> &'static str {
+        if is_block(self.around) { "\n\n" } else { "\n" }
+    }
+
     /// Hears more of the answer and returns whether the rest of it matters.
     pub fn wants_more(&mut self, text: &str) -> bool {
         self.text.push_str(text);
@@ -102,6 +107,11 @@ fn whole_words(answer: &str) -> &str {
     if words.trim().is_empty() { answer } else { words }
 }
 
+/// Returns whether more than the cursor's line may be shown.
+fn is_block(around: &Around) -> bool {
+    around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed()
+}
+
 /// Returns the byte at which the shown part is known to end.
 fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
     if !is_block(around) {
@@ -125,11 +135,6 @@ fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
         }
     }
     None
-}
-
-/// Returns whether what is missing at the cursor may be a block.
-fn is_block(around: &Around) -> bool {
-    around.head.trim().is_empty() && around.tail.trim().is_empty() && !around.is_followed()
 }
 
 /// Returns whether a line only closes brackets, so that it belongs to the block above it.
