@@ -3,11 +3,13 @@
 use std::io::Write as _;
 
 use clap::Args;
+use complete::text_model::{self, Unavailable};
 use complete::{Completion, Options, Request, Trigger};
 use engine::CancelToken;
-use serde_json::json;
+use serde_json::{Value, json};
 use text::{ByteOffset, Document};
 
+use crate::endpoint::{EndpointModel, GhostEndpointArgs};
 use crate::failure::{Failure, code};
 use crate::model;
 
@@ -23,6 +25,8 @@ pub(crate) struct CompleteArgs {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     #[command(flatten)]
+    endpoint: GhostEndpointArgs,
+    #[command(flatten)]
     engine: model::EngineArgs,
 }
 
@@ -31,8 +35,8 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     let text = place.read()?;
     let document = Document::open(&text, 1).snapshot();
     let offset = place.offset(&text)?;
-    let (engine, installed) = model::load(&args.engine)?;
-    let mut options = Options::default();
+    let endpoint = args.endpoint.choose()?;
+    let mut options = endpoint.as_ref().map_or_else(Options::default, EndpointModel::options);
     if let Some(n) = args.max_tokens {
         options.n_max_tokens = n;
         options.decode_time = std::time::Duration::MAX;
@@ -41,14 +45,21 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     trees.open(&place.file, "");
     let tree = trees.update(&place.file, &document).cloned();
     let request = Request { document: &document, offset, trigger: Trigger::Invoked, tree: tree.as_ref() };
-    let mut completion =
-        complete::complete(&engine, &request, &options, "", &mut |_| true, &CancelToken::new())?;
+    let (mut completion, model) = match endpoint {
+        Some(model) => by_endpoint(&model, &request, &options)?,
+        None => {
+            let (engine, installed) = model::load(&args.engine)?;
+            let cancel = CancelToken::new();
+            let completion = complete::complete(&engine, &request, &options, "", &mut |_| true, &cancel)?;
+            (completion, json!({"model_sha256": installed.sha256.to_string()}))
+        }
+    };
 
     completion.result = completion.result.and_then(|ghost| trees.clean(&place.file, &request, ghost));
 
     let mut stdout = std::io::stdout().lock();
     if args.json {
-        writeln!(stdout, "{}", report(&completion, &installed.sha256.to_string()))?;
+        writeln!(stdout, "{}", report(&completion, model))?;
     } else {
         match &completion.result {
             Ok(ghost) => writeln!(stdout, "{}", ghost.insert)?,
@@ -58,10 +69,28 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
-fn report(completion: &Completion, model_sha256: &str) -> serde_json::Value {
+/// Returns the completion, and what `--json` says of the model.
+fn by_endpoint(
+    model: &EndpointModel,
+    request: &Request<'_>,
+    options: &Options,
+) -> Result<(Completion, Value), Failure> {
+    say!("{}", model.where_text_goes());
+    let completion = text_model::complete(model, request, options, &mut |_| true, &CancelToken::new());
+    let completion = completion.map_err(|why| match why {
+        Unavailable::Failed(error) => match error.downcast::<remote::Error>() {
+            Ok(error) => Failure::from(*error),
+            Err(error) => Failure::new(code::MODEL, &*error),
+        },
+        Unavailable::Resting => Failure::new(code::MODEL, &why),
+    })?;
+    Ok((completion, json!({"endpoint": model.url(), "endpoint_model": model.name()})))
+}
+
+fn report(completion: &Completion, model: Value) -> Value {
     let statistics = &completion.statistics;
     let ms = |duration: std::time::Duration| (duration.as_secs_f64() * 1e4).round() / 10.0;
-    json!({
+    let mut report = json!({
         "insert": completion.result.as_ref().ok().map(|ghost| &ghost.insert),
         "reason": completion.result.as_ref().err().map(|reason| reason.name()),
         "n_prompt": statistics.n_prompt,
@@ -72,8 +101,11 @@ fn report(completion: &Completion, model_sha256: &str) -> serde_json::Value {
         "prefill_ms": ms(statistics.timings.prefill),
         "ttft_ms": ms(statistics.timings.ttft),
         "decode_ms": ms(statistics.timings.decode),
-        "model_sha256": model_sha256,
-    })
+    });
+    if let (Some(report), Value::Object(model)) = (report.as_object_mut(), model) {
+        report.extend(model);
+    }
+    report
 }
 
 /// A place as people write it: counted from 1.

@@ -4,6 +4,12 @@
 //! Out: [`RemoteAuthor`].
 //! Never: takes an endpoint from `tandem.toml`: a repository must not say where its reader's source and key go.
 
+mod ghost;
+mod outage;
+
+pub(crate) use ghost::{EndpointModel, GhostEndpointArgs};
+pub(crate) use outage::Patient;
+
 use agent::author::{Answer, Author};
 use agent::proposal::Model;
 use clap::Args;
@@ -17,6 +23,10 @@ use crate::model::EngineArgs;
 const N_TRIES: usize = 3;
 /// The one host that `OPENAI_API_KEY` is meant for.
 const OPENAI: &str = "https://api.openai.com/";
+
+/// What is said of an endpoint elsewhere without encryption.
+const READABLE: &str =
+    "\nwarning: it is http:// and not https://: others on the way can read all of it, a key too.";
 
 /// Which endpoint, and which of its models.
 #[derive(Args, Debug)]
@@ -110,9 +120,7 @@ fn where_text_goes(endpoint: &Endpoint, model: &str) -> String {
     }
     let mut text = format!("Source text and the test's output go to {url}, where {model} is asked.");
     if endpoint.is_readable_on_the_way() {
-        text.push_str(
-            "\nwarning: it is http:// and not https://: others on the way can read all of it, a key too.",
-        );
+        text.push_str(READABLE);
     }
     text
 }

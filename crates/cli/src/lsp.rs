@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use ::models::{CancelFlag, Catalogue, Dirs, Fetch, Progress, Store};
 use clap::Args;
-use engine::Engine;
+use complete::{Model, Options};
 use lsp::{LoadPhase, LoadStep, ServerOptions};
 
+use crate::endpoint::{EndpointModel, GhostEndpointArgs, Patient};
 use crate::failure::{Failure, code};
 use crate::model::{EngineArgs, share_or_load};
 use crate::models::{announcement, chosen};
@@ -23,6 +24,8 @@ pub(crate) struct LspArgs {
     /// Talk over stdin and stdout, as happens without it too: many editors say it
     #[arg(long)]
     stdio: bool,
+    #[command(flatten)]
+    endpoint: GhostEndpointArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -35,11 +38,22 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     let cancel = Arc::new(CancelFlag::new());
     let (working, stopped) = mpsc::channel::<()>();
     let (engine_args, flag) = (args.engine.clone(), Arc::clone(&cancel));
+    let chosen = args.endpoint.choose();
+    let complete = match &chosen {
+        Ok(Some(model)) => model.options(),
+        _ => Options::default(),
+    };
     let load_model = Box::new(move |hear: &mut dyn FnMut(LoadStep)| {
         let _working = working;
-        load(&engine_args, hear, &flag).map_err(|failure| for_editor(&failure))
+        // An editor shows what keeps the model away, but not what a server says that does not start.
+        let model = match chosen {
+            Ok(Some(model)) => Ok(from_endpoint(model, hear)),
+            Ok(None) => load(&engine_args, hear, &flag),
+            Err(failure) => Err(failure),
+        };
+        model.map_err(|failure| for_editor(&failure))
     });
-    let options = ServerOptions { load_model, complete: complete::Options::default() };
+    let options = ServerOptions { load_model, complete };
     let end = lsp::serve(options).map_err(|error| Failure::new(code::INTERNAL, &error))?;
     // The fetch runs in a child process, which must not outlive us.
     cancel.cancel();
@@ -47,7 +61,13 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     Ok(end.exit_code())
 }
 
-fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Engine, Failure> {
+/// Returns an endpoint's model, once its user has been told where the text goes.
+fn from_endpoint(model: EndpointModel, hear: &mut dyn FnMut(LoadStep)) -> Model {
+    hear(LoadStep::Announce(format!("Tandem: {}", model.where_text_goes())));
+    Model::Text(Box::new(Patient::new(model)))
+}
+
+fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Model, Failure> {
     let dirs = Dirs::from_env()?;
     let entry = chosen(&Catalogue::load(&dirs)?, args.model.model.as_deref())?;
     let fetch = if args.model.offline { Fetch::Offline } else { Fetch::Allowed };
@@ -63,7 +83,7 @@ fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) 
         tracing::warn!(why, "no shared engine");
         hear(LoadStep::Announce(format!("Tandem: {why}")));
     }
-    Ok(engine)
+    Ok(Model::Engine(engine))
 }
 
 /// Returns what the editor hears of a pull's event.

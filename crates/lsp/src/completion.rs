@@ -1,4 +1,4 @@
-//! The thread that asks the engine.
+//! The thread that asks the model.
 //!
 //! In: jobs of the main loop, one at a time. Out: [`Event::Ready`], then one outcome for each job.
 //! Never: answers the editor; that is the main loop's. Keeps a queue; what waits may be cancelled and is the main loop's.
@@ -9,16 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use complete::clean::Seen;
-use complete::{Answer, Completion, Options, Request, Trigger};
+use complete::text_model::{self, Unavailable};
+use complete::{Answer, Completion, Model, NoneReason, Options, Request, Trigger};
 use crossbeam_channel::{Receiver, Sender};
-use engine::{CancelToken, Engine};
+use engine::CancelToken;
 use text::{ByteOffset, Snapshot};
 
 use crate::main_loop::Event;
 use crate::progress::Handle;
 
 /// Gets the model into memory; may take minutes, and says how far it is. The error is for the user, hint included.
-pub type LoadModel = Box<dyn FnOnce(&mut dyn FnMut(LoadStep)) -> Result<Engine, String> + Send>;
+pub type LoadModel = Box<dyn FnOnce(&mut dyn FnMut(LoadStep)) -> Result<Model, String> + Send>;
 
 /// What [`LoadModel`] tells while it works.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +91,7 @@ pub(crate) fn run(
     events: &Sender<Event>,
     progress: &Handle,
 ) {
-    let Some(engine) = load_model(load, progress) else {
+    let Some(model) = load_model(load, progress) else {
         let _ = events.send(Event::NoModel);
         return;
     };
@@ -98,28 +99,53 @@ pub(crate) fn run(
         return;
     }
     for mut job in jobs {
-        let outcome = attempt(|| work(&engine, &options, &mut job));
+        let outcome = attempt(|| work(&model, &options, &mut job, progress));
         if events.send(Event::Done { key: job.key, outcome, seen: job.seen }).is_err() {
             return;
         }
     }
 }
 
-fn work(engine: &Engine, options: &Options, job: &mut Job) -> Result<Outcome, engine::Error> {
+fn work(
+    model: &Model,
+    options: &Options,
+    job: &mut Job,
+    progress: &Handle,
+) -> Result<Outcome, engine::Error> {
     let tree = job.seen.as_mut().and_then(|seen| seen.update(&job.document));
     let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         true
     };
-    match &job.work {
-        Work::Complete { previous } => {
+    let unavailable = |why: Unavailable| {
+        if let Unavailable::Failed(error) = why {
+            tracing::warn!("the model is unavailable");
+            progress.show_warning(format!("Tandem: {error}"));
+        }
+    };
+    match (model, &job.work) {
+        (Model::Engine(engine), Work::Complete { previous }) => {
             complete::complete(engine, &request, options, previous, &mut hear, &job.cancel)
                 .map(Outcome::Completed)
         }
-        Work::Ahead(answer) => {
+        (Model::Engine(engine), Work::Ahead(answer)) => {
             complete::look_ahead(engine, &request, options, answer, &mut hear, &job.cancel)
                 .map(Outcome::Ahead)
+        }
+        (Model::Text(model), Work::Complete { .. }) => {
+            let completion = text_model::complete(&**model, &request, options, &mut hear, &job.cancel);
+            Ok(Outcome::Completed(completion.unwrap_or_else(|why| {
+                unavailable(why);
+                Completion::none(NoneReason::Unavailable)
+            })))
+        }
+        (Model::Text(model), Work::Ahead(answer)) => {
+            let more = text_model::look_ahead(&**model, &request, options, answer, &mut hear, &job.cancel);
+            Ok(Outcome::Ahead(more.unwrap_or_else(|why| {
+                unavailable(why);
+                answer.clone()
+            })))
         }
     }
 }
@@ -133,7 +159,7 @@ fn attempt(work: impl FnOnce() -> Result<Outcome, engine::Error>) -> Outcome {
     }
 }
 
-fn load_model(load: LoadModel, progress: &Handle) -> Option<Engine> {
+fn load_model(load: LoadModel, progress: &Handle) -> Option<Model> {
     let started = Instant::now();
     let mut last: Option<(LoadPhase, Instant)> = None;
     let mut hear = |step: LoadStep| {
@@ -151,10 +177,10 @@ fn load_model(load: LoadModel, progress: &Handle) -> Option<Engine> {
     });
     let load_ms = started.elapsed().as_millis() as u64;
     match result {
-        Ok(engine) => {
+        Ok(model) => {
             tracing::info!(load_ms, "model ready");
             progress.load_ended(Ok(()));
-            Some(engine)
+            Some(model)
         }
         Err(message) => {
             tracing::error!(load_ms, reason = message, "no model: there will be no ghost text");

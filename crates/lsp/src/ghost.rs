@@ -50,6 +50,16 @@ struct Waiting {
     since: Instant,
 }
 
+impl Waiting {
+    /// Returns when the model may be asked: once nobody types, if that is wanted.
+    fn due(&self, options: &Options) -> Instant {
+        match self.place.trigger {
+            complete::Trigger::Invoked => self.since,
+            complete::Trigger::Automatic => self.since + options.pause,
+        }
+    }
+}
+
 /// A cursor in a text.
 #[derive(Clone)]
 struct Place {
@@ -342,10 +352,16 @@ impl Ghosts {
         if !matches!(self.model, Model::Ready) {
             return;
         }
-        let Some(newest) = self.waiting.iter().max_by_key(|open| open.key) else { return };
+        let Some(newest) = self.newest().filter(|newest| newest.due(&self.options) <= Instant::now()) else {
+            return;
+        };
         let (key, uri, place) = (newest.key, newest.uri.clone(), newest.place.clone());
         let previous = self.cache.last_text(&uri, place.offset);
         self.start(key, uri, place, Work::Complete { previous });
+    }
+
+    fn newest(&self) -> Option<&Waiting> {
+        self.waiting.iter().max_by_key(|open| open.key)
     }
 
     fn start(&mut self, key: u64, uri: String, place: Place, work: Work) {
@@ -379,7 +395,10 @@ impl Ghosts {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.running {
             Some(running) => running.unwanted.map(|since| since + GRACE),
-            None => self.ahead.as_ref().map(|ahead| ahead.at),
+            None => match self.newest().filter(|_| self.is_ready()) {
+                Some(newest) => Some(newest.due(&self.options)),
+                None => self.ahead.as_ref().map(|ahead| ahead.at),
+            },
         }
     }
 
@@ -393,6 +412,7 @@ impl Ghosts {
                 running.unwanted = None;
                 running.cancel.cancel();
             }
+            None if !self.waiting.is_empty() => self.hand_out(),
             None => {
                 if let Some(Ahead { uri, place, answer, .. }) = self.ahead.take().filter(|_| self.is_ready())
                 {

@@ -23,6 +23,7 @@ enum Notice {
     Step(LoadStep),
     LoadEnded(Result<(), String>),
     Warning(String),
+    ShownWarning(String),
 }
 
 /// Tells the editor something, from any thread.
@@ -73,6 +74,11 @@ impl Handle {
         self.send(Notice::Warning(text));
     }
 
+    /// Shows the user a warning.
+    pub(crate) fn show_warning(&self, text: String) {
+        self.send(Notice::ShownWarning(text));
+    }
+
     fn send(&self, notice: Notice) {
         // It fails only when the session is over.
         let _ = self.notices.send(notice);
@@ -104,6 +110,7 @@ impl Teller {
                     }
                 }
                 Notice::Warning(text) => client.log_message(MessageType::WARNING, text).await,
+                Notice::ShownWarning(text) => client.show_message(MessageType::WARNING, text).await,
             }
         }
     }

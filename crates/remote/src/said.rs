@@ -56,7 +56,7 @@ pub(crate) fn error(
         return Error::UnknownModel { url, model: model.to_owned(), served: Vec::new() };
     }
     let is_sent = |feature: &&str| body.is_some_and(|body| body.get(*feature).is_some());
-    // llama.cpp's server and its Python sister fail, with 500, at the two that they have no way to do.
+    // llama.cpp's server has failed, and its Python sister fails, with 500 at the two that they have no way to do.
     let is_of_500 = |feature: &&str| status != 500 || ["suffix", "logprobs"].contains(feature);
     if matches!(status, 400 | 422 | 500)
         && let Some(feature) = OPTIONAL

@@ -49,6 +49,12 @@ fn i_9_no_source_text_is_logged_above_trace() {
     }
 }
 
+/// The script has `agent serve --http` as the endpoint, kills it, and has one that hangs.
+#[test]
+fn ghost_text_comes_from_an_endpoint_where_a_flag_says_so() {
+    passes("python3", "tests/lsp/endpoint.py");
+}
+
 #[test]
 fn an_idle_server_leaves_the_processor_alone() {
     let output = run(script("python3", "tests/lsp/idle.py").args(["--seconds", "5"]));

@@ -37,7 +37,7 @@ const OWNERS: &[(&str, &str, &str)] = &[
     ("git2", "agent", "only agent knows git"),
     ("tree-sitter*", "syntax", "only syntax knows grammars"),
     ("hf-hub", "models", "only models may fetch (I-13)"),
-    ("ureq", "remote", "only remote calls an endpoint, and no editor session links it (I-13)"),
+    ("ureq", "remote", "only remote calls an endpoint, and an editor's session only by a flag (I-13)"),
     ("reqwest", "models", "only models may fetch (I-13)"),
     ("axum*", "serve", "only serve answers HTTP, on loopback (I-13)"),
     ("hyper*", "serve", "only serve answers HTTP, on loopback; hyper's client is not built (I-13)"),

@@ -15,10 +15,14 @@ struct Fixture {
 impl Fixture {
     /// The model is being loaded; both documents are `x = `.
     fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
         let load: LoadModel = Box::new(|_| Err("not called".to_owned()));
         let (events, _) = crossbeam_channel::unbounded();
         let (progress, _) = progress::channel();
-        let mut ghosts = Ghosts::new(load, Options::default(), events, progress);
+        let mut ghosts = Ghosts::new(load, options, events, progress);
         let Model::Unloaded(unloaded) = std::mem::replace(&mut ghosts.model, Model::Loading) else {
             panic!("nothing was asked yet");
         };
@@ -240,4 +244,24 @@ fn a_closed_document_leaves_nothing_behind() {
     let ghosts = &fixture.ghosts;
     assert!(ghosts.trees.seen(URIS[0]).is_none() && ghosts.shown_lately.is_empty() && ghosts.ahead.is_none());
     assert_eq!(ghosts.why(URIS[0]), None);
+}
+
+#[test]
+fn where_a_pause_is_wanted_only_what_is_asked_last_reaches_the_model() {
+    let long = Duration::from_secs(3600);
+    let mut fixture = Fixture::with(Options { pause: long, ..Options::default() });
+    fixture.ghosts.ready();
+    let mut answers: Vec<_> =
+        ["a", "b", "c"].iter().zip(0..).map(|(key, id)| fixture.type_and_ask(id, 0, key)).collect();
+    assert!(fixture.jobs.is_empty() && fixture.ghosts.deadline() > Some(Instant::now() + long / 2));
+    fixture.ghosts.tick();
+    assert!(fixture.jobs.is_empty(), "nobody has paused yet");
+    fixture.ghosts.options.pause = Duration::ZERO;
+    fixture.ghosts.tick();
+    let job = fixture.job();
+    assert_eq!((job.document.text().as_str(), fixture.jobs.len()), ("x = abc", 0));
+    fixture.done(&job, "1\n");
+    let last = answers.pop().as_mut().map(shown);
+    assert_eq!(last, Some(Some("1".to_owned())));
+    assert!(answers.iter_mut().all(|answer| shown(answer).is_none()));
 }

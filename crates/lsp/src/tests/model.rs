@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use complete::Model;
 use engine::{Engine, EngineOptions};
 use serde_json::{Value, json};
 
@@ -109,7 +110,8 @@ fn real() -> LoadModel {
     let path = model_path();
     Box::new(move |hear| {
         let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
-        Engine::load(&path, EngineOptions::default(), &mut progress).map_err(|error| error.to_string())
+        let engine = Engine::load(&path, EngineOptions::default(), &mut progress);
+        engine.map(Model::Engine).map_err(|error| error.to_string())
     })
 }
 
