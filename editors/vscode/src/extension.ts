@@ -104,6 +104,16 @@ async function abandon(made: LanguageClient): Promise<void> {
   await made.dispose().catch((error: unknown) => log.warn(String(error)));
 }
 
+/** The server takes ghost text from an endpoint only where its command line says so. */
+function endpointArgs(): string[] {
+  const endpoint = settings().get("endpoint", "");
+  const model = settings().get("endpointModel", "");
+  if (endpoint === "") {
+    return [];
+  }
+  return ["--endpoint", endpoint, ...(model === "" ? [] : ["--endpoint-model", model])];
+}
+
 function newClient(path: string): LanguageClient {
   const model = settings().get("model", "");
   const env = model === "" ? process.env : { ...process.env, TANDEM_MODEL: model };
@@ -112,7 +122,7 @@ function newClient(path: string): LanguageClient {
   const made: LanguageClient = new LanguageClient(
     "tandem",
     "Tandem",
-    { command: path, args: ["lsp"], options: { env } },
+    { command: path, args: ["lsp", ...endpointArgs()], options: { env } },
     {
       documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
       outputChannel: log,

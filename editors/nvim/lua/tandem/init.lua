@@ -15,6 +15,10 @@ M.config = {
   cmd = { vim.env.TANDEM_AGENT or "agent", "lsp" },
   ---@type string? name or path of the model, handed on as TANDEM_MODEL
   model = nil,
+  ---@type string? URL of an OpenAI-compatible endpoint to take ghost text from: source text goes there as you type
+  endpoint = nil,
+  ---@type string? which of its models
+  endpoint_model = nil,
   ---@type string[]? nil is every normal buffer
   filetypes = nil,
   ---@type boolean
@@ -147,6 +151,18 @@ local function on_exit(code, signal, id)
   end)
 end
 
+-- The server takes ghost text from an endpoint only where its command line says so.
+local function command_line()
+  local cmd = vim.list_extend({}, M.config.cmd)
+  if M.config.endpoint then
+    vim.list_extend(cmd, { "--endpoint", M.config.endpoint })
+    if M.config.endpoint_model then
+      vim.list_extend(cmd, { "--endpoint-model", M.config.endpoint_model })
+    end
+  end
+  return cmd
+end
+
 local function attach(buf)
   -- A server that fell over is not started again by itself: it would fall over at every turn.
   if is_crashed or not is_wanted(buf) or client_of(buf) then
@@ -164,7 +180,7 @@ local function attach(buf)
   trouble = nil
   client_id = vim.lsp.start({
     name = "tandem",
-    cmd = M.config.cmd,
+    cmd = command_line(),
     cmd_env = { TANDEM_MODEL = M.config.model },
     root_dir = vim.fs.root(buf, ".git") or vim.fs.dirname(vim.api.nvim_buf_get_name(buf)),
     capabilities = capabilities(),
@@ -321,7 +337,7 @@ function M.command(args)
   if not is_set_up then
     warn("not set up\nhint: put require('tandem').setup{} into your init.lua")
   elseif name == "status" then
-    print(("tandem: %s (%s)"):format(M.status(), table.concat(M.config.cmd, " ")))
+    print(("tandem: %s (%s)"):format(M.status(), table.concat(command_line(), " ")))
     if last_message then
       print("its last message: " .. last_message)
     end
