@@ -188,7 +188,8 @@ fn write(
         on_text("\n");
     }
     let is_cut = matches!(end, End::Cut | End::Cancelled) || is_late;
-    let mut answer = Answer { text, is_cut, logprobs, n_statement: rule.n_statement(), ..Answer::default() }.without_repetition();
+    let mut answer = Answer { text, is_cut, logprobs, n_statement: rule.n_statement(), ..Answer::default() }
+        .without_repetition();
     if end == End::Enough && !answer.is_cut {
         // What came behind the end has no end of its own.
         let n_whole = answer.text.rfind('\n').map_or(answer.text.len(), |at| at + 1);
