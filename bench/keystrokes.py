@@ -11,22 +11,27 @@ Each key is a change and a request made automatically. At `--speed human` the ne
 the next key comes with the answer. "No model": shown without a forward pass. "Keys saved": by accepting a ghost text
 that is exactly what is typed next, or its whole lines that are; without --accept, what that would have saved. "Wrong":
 shown, and its first word is not typed next. Sums (a key's tokens, KV hit, CPU) count answers that came too late, and speculation.
+With --beside-fix, `agent fix` works on the same engine all the time, and its tests on the same cores.
 With --peer use human speed: what llama.vim asks in advance, and cancels for nobody, delays the key that comes at once.
 "Others' CPU": the share of the machine that was not ours meanwhile; times say nothing where it is not near zero.
 """
 
 import argparse
 import datetime
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import ghost
 import keys
 import packages
 import replay
+import shared  # noqa: E402: of tests/lsp, where `ghost` looks too
 
 FILES = [
     ("flask", "sessions.py"),
@@ -99,8 +104,10 @@ def chosen(args):
 
 def run_all(args):
     """Types all files through all engines, the engines in turn; returns the rows and the measures."""
-    engines = [replay.Tandem()]
+    engines, fixing = [replay.Tandem()], None
     try:
+        if args.beside_fix:
+            fixing = Fixing(engines[0].session)
         if args.peer:
             import llama_vim
 
@@ -125,8 +132,36 @@ def run_all(args):
         measured += [("all", name, replay.measures(some, totals, *counts)) for name, (some, totals, counts) in sums.items()]
         return rows, measured, [engine.about for engine in engines]
     finally:
+        if fixing:
+            fixing.end()
         for engine in engines:
             engine.end()
+
+
+class Fixing:
+    """`agent fix` beside a session, one after another."""
+
+    def __init__(self, session):
+        self._session, self._is_over, self._running = session, threading.Event(), None
+        self._n_tried = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._is_over.is_set():
+            with tempfile.TemporaryDirectory() as folder:
+                env = self._session.env
+                self._running = shared.start_fix(self._session.agent, folder, "python3 test_area.py", env)
+                for line in self._running.stdout:
+                    self._n_tried += json.loads(line)["event"] == "candidate"
+                self._running.wait()
+
+    def end(self):
+        self._is_over.set()
+        if self._running:
+            self._running.terminate()
+        self._thread.join()
+        print(f"beside: `agent fix` tried {self._n_tried} edits", file=sys.stderr)
 
 
 def first_ghost(name, path):
@@ -195,6 +230,7 @@ def main():
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="which pauses")
     parser.add_argument("--accept", action="store_true", help="accept what is right, instead of typing it")
     parser.add_argument("--peer", action="store_true", help="llama.cpp's server beside us, file by file")
+    parser.add_argument("--beside-fix", action="store_true", help="with `agent fix` at work on the same engine")
     parser.add_argument("--first", action="store_true", help="only the time to a file's first ghost text")
     parser.add_argument("--csv", metavar="FILE", help="write a row for each key")
     parser.add_argument("--save", metavar="NAME", help="write bench/runs/DATE-NAME")

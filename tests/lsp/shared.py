@@ -43,8 +43,8 @@ def status():
     return json.loads(done.stdout)
 
 
-def start_fix(folder):
-    """Starts an `agent fix` that has a while to do."""
+def start_fix(agent, folder, test, env=None):
+    """Starts an `agent fix` that has a while to do: it looks for an edit that passes, and there is none."""
     repository = pathlib.Path(folder) / "repository"
     repository.mkdir()
     (repository / "area.py").write_text("def area(width, height):\n    return width + height\n")
@@ -52,8 +52,8 @@ def start_fix(folder):
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", repository]
     for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run(git + args, check=True)
-    command = [AGENT, "fix", repository, "--json", "--test", "sleep 1; python3 test_area.py"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [agent, "fix", repository, "--json", "--test", test]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 
 def wait_until_ranked(fix):
@@ -83,7 +83,7 @@ def main():
             lsp.check(shown[0] and shown[0] == shown[1], f"not the same ghost text: {shown}")
             server = status()
             lsp.check(server["n_clients"] == 3, f"two editors and who asks: {server}")
-            fix = start_fix(folder)
+            fix = start_fix(AGENT, folder, "sleep 1; python3 test_area.py")
             wait_until_ranked(fix)
             lsp.check(status()["n_clients"] == 4, "the agent asks the editors' server")
             lsp.check(server["counts"]["requests_generated_total"] >= 2, f"{server}")
