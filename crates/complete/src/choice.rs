@@ -9,12 +9,12 @@
 
 use engine::{StopReason, TokenId, Tokenizer};
 
-use crate::Request;
 use crate::clean::goes_with;
 use crate::gate::Around;
 use crate::lines::{Doubt, Line, Writer};
 use crate::prompt::Prompt;
 use crate::trim;
+use crate::{Request, Statistics};
 
 /// Tokens of the text after the cursor that are asked for. More than 8 do not choose better.
 const N_AFTER: usize = 8;
@@ -40,36 +40,81 @@ pub(crate) fn choose(
         first.begin_at(around);
         return Ok(first);
     }
-    let mut lines = writer.others(prompt, &first, &doubts)?;
-    lines.insert(0, first);
-    lines.iter_mut().for_each(|line| line.begin_at(around));
-    let mut seen = std::collections::BTreeSet::new();
-    lines.retain(|line| seen.insert(line.text.clone()));
-    if lines.len() == 1 {
-        return Ok(lines.swap_remove(0));
-    }
     let mut end = after.len().min(N_MAX_AFTER_BYTES);
     while !after.is_char_boundary(end) {
         end -= 1;
     }
-    let texts = lines.iter().map(|line| {
+    let after = &after[..end];
+    let mut candidates = judged(writer, prompt, &first, &doubts, around, after)?;
+    let mut seen = std::collections::BTreeSet::new();
+    candidates.retain(|one| seen.insert(one.line.text.clone()));
+    let value = |one: &Candidate| one.logprob + one.of_after;
+    // Where two are as good, the likelier line comes first.
+    candidates.sort_by(|a, b| value(b).total_cmp(&value(a)));
+    let goes = |one: &Candidate| goes_with(request, around, trim::without_tail(&one.line.text, around));
+    let best = candidates.iter().position(goes).unwrap_or(0);
+    Ok(candidates.swap_remove(best).line)
+}
+
+/// A line, and what speaks for it.
+struct Candidate {
+    line: Line,
+    /// Natural logarithm of its own probability, as it would be shown.
+    logprob: f32,
+    /// The same of what follows the cursor, if the line stands before it.
+    of_after: f32,
+}
+
+/// Returns the first line and the others, each with what speaks for it; without the others where the work was cancelled.
+///
+/// All at once, and each is judged as soon as it is written: the engine puts their rows into the same steps.
+fn judged(
+    writer: &mut Writer<'_>,
+    prompt: &Prompt,
+    first: &Line,
+    doubts: &[Doubt],
+    around: &Around,
+    after: &str,
+) -> Result<Vec<Candidate>, engine::Error> {
+    let asking = &*writer;
+    let judge = |mut line: Line, mut statistics: Statistics| {
+        line.begin_at(around);
         let shown = trim::without_tail(&line.text, around);
-        let (written, logprob) = written(writer.engine.tokenizer(), prompt, line, shown);
+        let (written, logprob) = written(asking.engine.tokenizer(), prompt, &line, shown);
         let mut tokens = [&prompt.tokens[..], &written].concat();
         let from = tokens.len();
-        tokens.extend(writer.engine.tokenizer().encode(&after[..end]).into_iter().take(N_AFTER));
-        (logprob, (tokens, from))
-    });
-    let (logprobs, texts): (Vec<f32>, Vec<_>) = texts.unzip();
-    let Some(of_after) = writer.likelihoods(texts)? else {
-        return Ok(lines.swap_remove(0));
+        tokens.extend(asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER));
+        let (of_after, work) = asking.likelihood(tokens, from)?;
+        statistics.add_work(&work);
+        Ok((of_after.map(|of_after| Candidate { line, logprob, of_after }), statistics))
     };
-    let value = |idx: &usize| logprobs[*idx] + of_after[*idx];
-    let mut order: Vec<usize> = (0..lines.len()).collect();
-    order.sort_by(|a, b| value(b).total_cmp(&value(a)));
-    let goes = |idx: &usize| goes_with(request, around, trim::without_tail(&lines[*idx].text, around));
-    let best = order.iter().copied().find(goes).unwrap_or(order[0]);
-    Ok(lines.swap_remove(best))
+    let results: Vec<Result<(Option<Candidate>, Statistics), engine::Error>> = std::thread::scope(|scope| {
+        let others: Vec<_> = doubts
+            .iter()
+            .map(|doubt| {
+                scope.spawn(move || match asking.other(prompt, first, doubt)? {
+                    // What becomes the same line is judged once.
+                    (Some(line), statistics) if line.text != first.text => judge(line, statistics),
+                    (_, statistics) => Ok((None, statistics)),
+                })
+            })
+            .collect();
+        let mut results = vec![judge(first.clone(), Statistics::default())];
+        results.extend(others.into_iter().map(|thread| thread.join().unwrap_or(Err(engine::Error::Gone))));
+        results
+    });
+    let mut candidates = Vec::new();
+    for result in results {
+        let (candidate, work) = result?;
+        writer.statistics.add_work(&work);
+        candidates.extend(candidate);
+    }
+    if candidates.is_empty() {
+        let mut line = first.clone();
+        line.begin_at(around);
+        candidates.push(Candidate { line, logprob: 0.0, of_after: 0.0 });
+    }
+    Ok(candidates)
 }
 
 /// Returns the ids of a line as it would be shown, healed part included, and their logprob.

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use engine::{
-    CancelToken, Drafting, Engine, GenerateRequest, Generation, Priority, Sampling, Score, ScoreRequest,
-    StopReason, StopRules, TokenId,
+    CancelToken, Drafting, Engine, GenerateRequest, Generation, Priority, Sampling, ScoreRequest, StopReason,
+    StopRules, TokenId,
 };
 
 use crate::gate::Around;
@@ -118,86 +118,59 @@ impl<'a> Writer<'a> {
         Ok((line(generation), doubts))
     }
 
-    /// Returns the lines that take the other token at each doubt, as far as they were not cut short.
-    pub(crate) fn others(
-        &mut self,
+    /// Returns the line that takes the other token at a doubt, unless it was cut short, and what it took.
+    pub(crate) fn other(
+        &self,
         prompt: &Prompt,
         first: &Line,
-        doubts: &[Doubt],
-    ) -> Result<Vec<Line>, engine::Error> {
+        doubt: &Doubt,
+    ) -> Result<(Option<Line>, Statistics), engine::Error> {
         let tokenizer = self.engine.tokenizer();
-        let begun = doubts.iter().map(|doubt| {
-            let mut tokens = first.tokens[..doubt.n_before].to_vec();
-            tokens.push(doubt.token);
-            let mut bytes = tokenizer.decode(&tokens);
-            let owed = prompt.healed.get(bytes.len()..).unwrap_or_default().to_vec();
-            bytes.drain(..bytes.len().min(prompt.healed.len()));
+        let mut tokens = first.tokens[..doubt.n_before].to_vec();
+        tokens.push(doubt.token);
+        let mut logprobs = first.logprobs[..doubt.n_before].to_vec();
+        logprobs.push(doubt.logprob);
+        let mut bytes = tokenizer.decode(&tokens);
+        let owed = prompt.healed.get(bytes.len()..).unwrap_or_default().to_vec();
+        bytes.drain(..bytes.len().min(prompt.healed.len()));
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut statistics = Statistics::default();
+        let mut stop = StopReason::StopText;
+        if let Some(end) = text.find('\n') {
+            text.truncate(end);
+        } else {
             let begun = Prompt { tokens: [&prompt.tokens[..], &tokens].concat(), healed: owed };
-            let mut logprobs = first.logprobs[..doubt.n_before].to_vec();
-            logprobs.push(doubt.logprob);
-            (tokens, String::from_utf8_lossy(&bytes).into_owned(), logprobs, begun)
-        });
-        let begun: Vec<_> = begun.collect();
-        let decode_time = self.options.decode_time.min(self.left());
-        // All at once: the engine puts their rows into the same steps.
-        let rest: Vec<_> = std::thread::scope(|scope| {
-            let started: Vec<_> = begun
-                .iter()
-                .map(|(_, head, _, prompt)| {
-                    let request = self.request(prompt, vec!["\n".into()], decode_time);
-                    (!head.contains('\n'))
-                        .then(|| scope.spawn(|| self.engine.generate(request, &mut |_| true, self.cancel)))
-                })
-                .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or(Err(engine::Error::Gone))
-            };
-            started.into_iter().map(|started| started.map(join)).collect()
-        });
-        let mut lines = Vec::new();
-        for ((mut tokens, mut text, mut logprobs, _), rest) in begun.into_iter().zip(rest) {
-            let mut stop = StopReason::StopText;
-            match rest.transpose()? {
-                Some(generation) => {
-                    self.statistics.add(&generation);
-                    let rest = line(generation);
-                    tokens.extend(rest.tokens);
-                    text.push_str(&rest.text);
-                    logprobs.extend(rest.logprobs);
-                    stop = rest.stop;
-                }
-                None => text.truncate(text.find('\n').unwrap_or(text.len())),
-            }
-            if matches!(stop, StopReason::StopText | StopReason::EndOfGeneration) {
-                lines.push(Line { tokens, text, logprobs, stop });
-            }
+            let decode_time = self.options.decode_time.min(self.left());
+            let request = self.request(&begun, vec!["\n".into()], decode_time);
+            let generation = self.engine.generate(request, &mut |_| true, self.cancel)?;
+            statistics.add(&generation);
+            let rest = line(generation);
+            tokens.extend(rest.tokens);
+            text.push_str(&rest.text);
+            logprobs.extend(rest.logprobs);
+            stop = rest.stop;
         }
-        Ok(lines)
+        let is_whole = matches!(stop, StopReason::StopText | StopReason::EndOfGeneration);
+        Ok((is_whole.then_some(Line { tokens, text, logprobs, stop }), statistics))
     }
 
-    /// Returns how likely the tokens of each text are from an index on, the sum of their logprobs; or nothing if that was
+    /// Returns how likely the tokens of a text are from an index on, the sum of their logprobs; or nothing if that was
     /// cancelled.
-    pub(crate) fn likelihoods(
-        &mut self,
-        continuations: Vec<(Vec<TokenId>, usize)>,
-    ) -> Result<Option<Vec<f32>>, engine::Error> {
-        let requests = continuations.into_iter().map(|(tokens, from)| {
-            self.statistics.n_scored += tokens.len() - from;
-            let priority = self.priority;
-            ScoreRequest { tokens, from, n_top: 0, asked: std::collections::BTreeMap::new(), priority }
-        });
-        let requests: Vec<_> = requests.collect();
-        let scores: Vec<Result<Option<Vec<Score>>, engine::Error>> = std::thread::scope(|scope| {
-            let (engine, cancel) = (self.engine, self.cancel);
-            let ask = |request: ScoreRequest| {
-                let is_any = request.from < request.tokens.len();
-                scope.spawn(move || if is_any { engine.score(request, cancel) } else { Ok(Some(Vec::new())) })
-            };
-            let started: Vec<_> = requests.into_iter().map(ask).collect();
-            started.into_iter().map(|thread| thread.join().unwrap_or(Err(engine::Error::Gone))).collect()
-        });
-        let sum = |scores: Vec<Score>| scores.iter().map(|score| score.logprob).sum();
-        scores.into_iter().map(|scores| Ok(scores?.map(sum))).collect()
+    pub(crate) fn likelihood(
+        &self,
+        tokens: Vec<TokenId>,
+        from: usize,
+    ) -> Result<(Option<f32>, Statistics), engine::Error> {
+        let n_scored = tokens.len() - from;
+        if n_scored == 0 {
+            return Ok((Some(0.0), Statistics::default()));
+        }
+        let priority = self.priority;
+        let request =
+            ScoreRequest { tokens, from, n_top: 0, asked: std::collections::BTreeMap::new(), priority };
+        let scores = self.engine.score(request, self.cancel)?;
+        let sum = scores.map(|scores| scores.iter().map(|score| score.logprob).sum());
+        Ok((sum, Statistics { n_scored, ..Statistics::default() }))
     }
 
     /// Returns what follows the prompt for as long as `on_text` wants more.

@@ -173,10 +173,20 @@ impl Statistics {
             (self.n_prompt, self.n_reused) = (generation.n_prompt, generation.n_reused);
             self.timings.ttft = generation.timings.ttft;
         }
-        self.n_generated += generation.tokens.len();
-        self.timings.queue += generation.timings.queue;
-        self.timings.prefill += generation.timings.prefill;
-        self.timings.decode += generation.timings.decode;
+        self.add_work(&Self {
+            n_generated: generation.tokens.len(),
+            timings: generation.timings,
+            ..Self::default()
+        });
+    }
+
+    /// Counts what was done besides.
+    pub(crate) fn add_work(&mut self, other: &Self) {
+        self.n_generated += other.n_generated;
+        self.n_scored += other.n_scored;
+        self.timings.queue += other.timings.queue;
+        self.timings.prefill += other.timings.prefill;
+        self.timings.decode += other.timings.decode;
     }
 }
 
