@@ -53,7 +53,7 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
         };
         model.map_err(|failure| for_editor(&failure))
     });
-    let options = ServerOptions { load_model, complete };
+    let options = ServerOptions { load_model, complete, on_fate: Box::new(|_| {}) };
     let end = lsp::serve(options).map_err(|error| Failure::new(code::INTERNAL, &error))?;
     // The fetch runs in a child process, which must not outlive us.
     cancel.cancel();

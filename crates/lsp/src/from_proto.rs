@@ -16,6 +16,11 @@ use tower_lsp::ls_types::{
 pub(crate) const DOCUMENT_TEXT: &str = "tandem/documentText";
 /// A custom request that tells how the last inline completion of a document was answered.
 pub(crate) const WHY: &str = "tandem/why";
+/// The command that each item of ghost text carries, with its id: the editor runs it when its user accepts the item.
+pub(crate) const ACCEPTED: &str = "tandem.accepted";
+const DID_SHOW: &str = "textDocument/didShowCompletion";
+const DID_PARTIALLY_ACCEPT: &str = "textDocument/didPartiallyAcceptCompletion";
+const EXECUTE: &str = "workspace/executeCommand";
 const INLINE_COMPLETION: &str = "textDocument/inlineCompletion";
 
 /// What `initialize` says about the editor.
@@ -51,6 +56,16 @@ pub(crate) enum Told {
         reason: String,
     },
     Cancelled(Id),
+    /// An item of ghost text is before the user's eyes.
+    Showed {
+        item: String,
+    },
+    /// A part of an item was accepted.
+    PartlyAccepted {
+        item: String,
+        /// UTF-16 units of the item's text that stand in the document, whatever characters are counted in else.
+        n_utf16: usize,
+    },
 }
 
 /// A request the main loop answers.
@@ -59,6 +74,14 @@ pub(crate) enum Asked {
     InlineCompletion(Cursor),
     DocumentText { uri: String },
     Why { uri: String },
+    Execute(Command),
+}
+
+/// What an editor has the server do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// An item of ghost text was accepted.
+    Accepted { item: String },
 }
 
 /// A place where ghost text is wanted.
@@ -118,12 +141,14 @@ pub(crate) fn is_told(method: &str) -> bool {
             | "textDocument/didChange"
             | "textDocument/didClose"
             | "$/cancelRequest"
+            | DID_SHOW
+            | DID_PARTIALLY_ACCEPT
     )
 }
 
 /// Returns whether a request is the main loop's.
 pub(crate) fn is_asked(method: &str) -> bool {
-    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT | WHY)
+    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT | WHY | EXECUTE)
 }
 
 /// Returns whether a notification carries a document's text or a change of it: without it our text is wrong (I-8).
@@ -178,6 +203,13 @@ fn understood(request: &Request) -> Result<Told, String> {
             let id = id.and_then(|id| serde_json::from_value(id).ok());
             Told::Cancelled(id.ok_or("it names no request")?)
         }
+        DID_SHOW => Told::Showed { item: item(request)? },
+        DID_PARTIALLY_ACCEPT => {
+            let n_utf16 = request.params().and_then(|params| params["acceptedLength"].as_u64());
+            let n_utf16 = n_utf16.ok_or("`acceptedLength` is missing")?;
+            let n_utf16 = usize::try_from(n_utf16).unwrap_or(usize::MAX);
+            Told::PartlyAccepted { item: item(request)?, n_utf16 }
+        }
         _ => return Err("it is not known here".to_owned()),
     })
 }
@@ -192,6 +224,9 @@ pub(crate) fn asked(request: &Request) -> Result<Asked, String> {
         let uri = uri.ok_or("`textDocument.uri` is missing")?.to_owned();
         let is_why = request.method() == WHY;
         return Ok(if is_why { Asked::Why { uri } } else { Asked::DocumentText { uri } });
+    }
+    if request.method() == EXECUTE {
+        return command(request).map(Asked::Execute);
     }
     let InlineCompletionParams { text_document_position: at, context, .. } = params(request)?;
     let trigger = match context.trigger_kind {
@@ -209,6 +244,24 @@ pub(crate) fn asked(request: &Request) -> Result<Asked, String> {
         trigger,
         selected,
     }))
+}
+
+/// Returns the id of the item that a notification is about.
+fn item(request: &Request) -> Result<String, String> {
+    let id = request.params().and_then(|params| params["item"]["command"]["arguments"][0].as_str());
+    id.map(str::to_owned).ok_or_else(|| "its item lacks its command, or that its id".to_owned())
+}
+
+fn command(request: &Request) -> Result<Command, String> {
+    let lsp::ExecuteCommandParams { command, arguments, .. } = params(request)?;
+    match command.as_str() {
+        ACCEPTED => {
+            let item = arguments.first().and_then(serde_json::Value::as_str);
+            let item = item.ok_or_else(|| format!("`{ACCEPTED}` lacks the item's id"))?;
+            Ok(Command::Accepted { item: item.to_owned() })
+        }
+        _ => Err("there is no such command".to_owned()),
+    }
 }
 
 fn params<P: DeserializeOwned>(request: &Request) -> Result<P, String> {

@@ -8,7 +8,7 @@
 
 mod record;
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{self, Job, LoadModel, Outcome, Work};
+use crate::fate::{Evidence, Fates, OnFate, Showing};
 use crate::from_proto::{Cursor, Selected};
 use crate::main_loop::{Answer, Event, Shown};
 use crate::progress;
@@ -33,9 +34,6 @@ use record::Records;
 const GRACE: Duration = Duration::from_millis(60);
 /// How long nobody types before lines are written ahead.
 const IDLE: Duration = Duration::from_millis(150);
-
-/// Ghost texts of which it is not known yet whether they were wanted.
-const N_MAX_SHOWN: usize = 16;
 
 /// A request that is not answered yet.
 struct Waiting {
@@ -81,13 +79,6 @@ struct Running {
     unwanted: Option<Instant>,
 }
 
-/// Ghost text in the document it was shown in.
-struct ShownLately {
-    uri: String,
-    place: Place,
-    insert: String,
-}
-
 /// Lines to write when nobody types.
 struct Ahead {
     at: Instant,
@@ -115,8 +106,9 @@ pub(crate) struct Ghosts {
     cache: Cache,
     rejected: Rejected,
     trees: Trees,
-    /// Ghost text that may still be typed, accepted or turned down; the newest last.
-    shown_lately: VecDeque<ShownLately>,
+    fates: Fates,
+    /// The language of each open document.
+    languages: HashMap<String, String>,
     records: Records,
     next_key: u64,
     model: Model,
@@ -131,6 +123,7 @@ impl Ghosts {
     pub(crate) fn new(
         load: LoadModel,
         options: Options,
+        on_fate: OnFate,
         events: Sender<Event>,
         progress: progress::Handle,
     ) -> Self {
@@ -143,7 +136,8 @@ impl Ghosts {
             cache: Cache::default(),
             rejected: Rejected::default(),
             trees: Trees::default(),
-            shown_lately: VecDeque::new(),
+            fates: Fates::new(on_fate),
+            languages: HashMap::new(),
             records: Records::default(),
             next_key: 0,
             model: Model::Unloaded(Box::new((load, job_queue))),
@@ -235,20 +229,11 @@ impl Ghosts {
         self.hand_out();
     }
 
-    /// Takes note of what was shown and not wanted: its user has ended the line with something else.
+    /// Takes note of what was shown and not wanted.
     fn learn(&mut self, uri: &str, place: &Place) {
-        let request = place.request();
-        let rejected = &mut self.rejected;
-        self.shown_lately.retain(|shown| {
-            if shown.uri != uri {
-                return true;
-            }
-            let typed = typed_since(&shown.place.document, shown.place.offset, &request);
-            if typed.as_ref().is_some_and(|typed| ends_otherwise(typed, &shown.insert)) {
-                rejected.insert(uri, &shown.place.head(), &shown.insert);
-            }
-            typed.is_some_and(|typed| !typed.contains('\n'))
-        });
+        for (head, insert) in self.fates.rejected(uri, &place.request()) {
+            self.rejected.insert(uri, &head, &insert);
+        }
     }
 
     /// Answers a request for which the model need not be asked; gives it back if it must.
@@ -263,7 +248,8 @@ impl Ghosts {
             return Some(open);
         };
         let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
-        let origin = Origin::Cache { n_typed: found.n_typed };
+        let evidence = Evidence::new(found.answer, found.n_typed);
+        let origin = Origin::Cache { n_typed: found.n_typed, evidence };
         let result = found.result;
         self.plan_ahead(&open.uri, &open.place, rest);
         self.answer(open, result, &origin);
@@ -303,6 +289,7 @@ impl Ghosts {
     fn completed(&mut self, running: Running, asker: Option<Waiting>, completion: Completion) {
         let Completion { result, answer, prompt, statistics } = completion;
         let logprobs = answer.as_ref().map(|answer| answer.logprobs.clone()).unwrap_or_default();
+        let evidence = answer.as_ref().map(|answer| Evidence::new(answer, 0)).unwrap_or_default();
         if let Some(answer) = answer.filter(|_| !matches!(result, Err(NoneReason::Cancelled))) {
             if let Some(open) = &asker {
                 self.plan_ahead(&open.uri, &open.place, answer.clone());
@@ -310,7 +297,7 @@ impl Ghosts {
             self.keep(&running, answer);
         }
         if let Some(open) = asker {
-            self.answer(open, result, &Origin::Model { statistics, prompt, logprobs });
+            self.answer(open, result, &Origin::Model { statistics, prompt, logprobs, evidence });
         }
     }
 
@@ -450,12 +437,24 @@ impl Ghosts {
     pub(crate) fn open(&mut self, uri: &str, language_id: &str) {
         self.forget(uri, "opened");
         self.trees.open(uri, language_id);
+        self.languages.insert(uri.to_owned(), language_id.to_owned());
     }
 
     /// A document is closed.
     pub(crate) fn close(&mut self, uri: &str) {
         self.forget(uri, "closed");
         self.trees.close(uri);
+        self.languages.remove(uri);
+    }
+
+    /// A document's text is another one now.
+    pub(crate) fn changed(&mut self, uri: &str, document: &Document) {
+        self.fates.changed(uri, &document.snapshot());
+    }
+
+    /// What becomes of what is shown.
+    pub(crate) fn fates(&mut self) -> &mut Fates {
+        &mut self.fates
     }
 
     /// The document is another one, or its text is not believed: what was made for it is of no use.
@@ -463,7 +462,7 @@ impl Ghosts {
         self.abandon(uri, why);
         self.cache.forget(uri);
         self.rejected.forget(uri);
-        self.shown_lately.retain(|shown| shown.uri != uri);
+        self.fates.forget(uri);
         self.records.forget(uri);
         self.ahead = None;
         if let Some(running) = self.running.as_ref().filter(|running| running.uri == uri) {
@@ -499,42 +498,38 @@ impl Ghosts {
         let result = match result {
             Ok(ghost) if is_rejected(&ghost) => Err(NoneReason::Rejected),
             // The document would become what it would have become with the last key's: that is sound.
-            Ok(ghost) if self.is_left_of_shown(&open, &ghost) => Ok(ghost),
+            Ok(ghost) if self.fates.is_rest(&open.uri, &open.place.request(), &ghost.insert) => Ok(ghost),
             Ok(ghost) => self.trees.clean(&open.uri, &open.place.request(), ghost),
             Err(reason) => Err(reason),
         };
-        if let Ok(ghost) = &result {
-            let (uri, place, insert) = (open.uri.clone(), open.place.clone(), ghost.insert.clone());
-            if self.shown_lately.len() == N_MAX_SHOWN {
-                self.shown_lately.pop_front();
-            }
-            self.shown_lately.push_back(ShownLately { uri, place, insert });
-        }
         let why = result.as_ref().err().map_or("shown", |reason| reason.name());
         self.records.insert(&open, why, result.as_ref().ok(), origin);
         let answer = match result {
-            Ok(ghost) => Answer::Ghost(self.shown(&open, ghost)),
+            Ok(ghost) => Answer::Ghost(self.shown(&open, ghost, origin.evidence())),
             Err(_) => Answer::Nothing,
         };
         finish(open, answer, why);
     }
 
-    fn is_left_of_shown(&self, open: &Waiting, ghost: &GhostText) -> bool {
-        let request = open.place.request();
-        self.shown_lately.iter().rev().filter(|shown| shown.uri == open.uri).any(|shown| {
-            let typed = typed_since(&shown.place.document, shown.place.offset, &request);
-            typed.is_some_and(|typed| shown.insert.strip_prefix(&typed) == Some(&ghost.insert))
-        })
-    }
-
-    fn shown(&self, open: &Waiting, ghost: GhostText) -> Shown {
+    fn shown(&mut self, open: &Waiting, ghost: GhostText, evidence: Evidence) -> Shown {
+        let id = self.fates.show(Showing {
+            uri: &open.uri,
+            language_id: self.languages.get(&open.uri).map_or("", String::as_str),
+            request: &open.place.request(),
+            head: open.place.head(),
+            selected: open.selected.as_ref().map_or("", |selected| &selected.text),
+            insert: &ghost.insert,
+            evidence,
+        });
         match &open.selected {
             Some(selected) => Shown {
+                id,
                 insert: selected.text.clone() + &ghost.insert,
                 start: selected.start,
                 end: selected.end,
             },
             None => Shown {
+                id,
                 insert: ghost.insert,
                 start: open.place.document.position(ghost.range.start, self.encoding),
                 end: open.place.document.position(ghost.range.end, self.encoding),
@@ -546,14 +541,17 @@ impl Ghosts {
 /// Where an answer is from.
 enum Origin {
     Gate,
-    Cache { n_typed: usize },
-    Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32> },
+    Cache { n_typed: usize, evidence: Evidence },
+    Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32>, evidence: Evidence },
 }
 
-/// Returns whether the line was ended with something else than what was shown. What is only begun may be a slip of the finger.
-fn ends_otherwise(typed: &str, shown: &str) -> bool {
-    let shown = shown.lines().next().unwrap_or_default();
-    typed.split_once('\n').is_some_and(|(line, _)| !line.starts_with(shown))
+impl Origin {
+    fn evidence(&self) -> Evidence {
+        match self {
+            Self::Gate => Evidence::default(),
+            Self::Cache { evidence, .. } | Self::Model { evidence, .. } => *evidence,
+        }
+    }
 }
 
 fn finish(open: Waiting, answer: Answer, why: &str) {

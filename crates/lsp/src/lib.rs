@@ -14,6 +14,7 @@
 mod completion;
 mod documents;
 mod error;
+mod fate;
 mod from_proto;
 mod ghost;
 mod main_loop;
@@ -25,6 +26,7 @@ mod transport;
 
 pub use completion::{LoadModel, LoadPhase, LoadStep};
 pub use error::Error;
+pub use fate::{Evidence, Fate, FateEvent, OnFate};
 pub use server::{ServerOptions, SessionEnd, serve, serve_on};
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{LoadModel, Outcome};
 use crate::documents::{Changed, Documents};
-use crate::from_proto::{Asked, Told};
+use crate::fate::OnFate;
+use crate::from_proto::{Asked, Command, Told};
 use crate::ghost::Ghosts;
 use crate::progress;
 
@@ -76,6 +77,8 @@ pub(crate) enum Answer {
 /// Ghost text in the editor's coordinates.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
+    /// What the editor calls it when it says what became of it.
+    pub(crate) id: String,
     pub(crate) insert: String,
     pub(crate) start: Position,
     pub(crate) end: Position,
@@ -93,13 +96,14 @@ impl MainLoop {
     pub(crate) fn new(
         load: LoadModel,
         options: Options,
+        on_fate: OnFate,
         events: Sender<Event>,
         progress: progress::Handle,
     ) -> Self {
         Self {
             encoding: PositionEncoding::default(),
             documents: Documents::default(),
-            ghosts: Ghosts::new(load, options, events, progress.clone()),
+            ghosts: Ghosts::new(load, options, on_fate, events, progress.clone()),
             progress,
         }
     }
@@ -154,6 +158,10 @@ impl MainLoop {
                     let _ = reply.send(self.ghosts.why(&uri).map_or(Answer::Nothing, Answer::Why));
                 }
                 Asked::DocumentText { uri } => self.document_text(&uri, reply),
+                Asked::Execute(command) => {
+                    self.execute(command);
+                    let _ = reply.send(Answer::Nothing);
+                }
             },
             Event::Ready => self.ghosts.ready(),
             Event::Done { key, outcome, seen } => self.ghosts.done(key, outcome, seen),
@@ -181,7 +189,12 @@ impl MainLoop {
             Told::Changed { uri, version, changes } => {
                 self.ghosts.abandon(&uri, "changed");
                 match self.documents.change(&uri, version, &changes, self.encoding) {
-                    Changed::Applied => tracing::debug!(uri, version, n_changes = changes.len(), "didChange"),
+                    Changed::Applied => {
+                        tracing::debug!(uri, version, n_changes = changes.len(), "didChange");
+                        if let Some(document) = self.documents.get(&uri) {
+                            self.ghosts.changed(&uri, document);
+                        }
+                    }
                     Changed::NotOpen => {
                         tracing::debug!(uri, version, "didChange of a document that is not open")
                     }
@@ -198,6 +211,14 @@ impl MainLoop {
             }
             Told::Lost { uri, reason } => self.lost(uri, &reason),
             Told::Cancelled(id) => self.ghosts.cancel(&id),
+            Told::Showed { item } => self.ghosts.fates().did_show(&item),
+            Told::PartlyAccepted { item, n_utf16 } => self.ghosts.fates().partly_accepted(&item, n_utf16),
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Accepted { item } => self.ghosts.fates().accepted(&item),
         }
     }
 
@@ -249,9 +270,12 @@ impl Event {
             Self::Told(Told::Changed { .. }) => "didChange",
             Self::Told(Told::Closed { .. }) => "didClose",
             Self::Told(Told::Lost { .. }) => "lost",
+            Self::Told(Told::Showed { .. }) => "didShowCompletion",
+            Self::Told(Told::PartlyAccepted { .. }) => "didPartiallyAcceptCompletion",
             Self::Told(Told::Cancelled(_)) => "cancelRequest",
             Self::Asked { asked: Asked::InlineCompletion(_), .. } => "inlineCompletion",
             Self::Asked { asked: Asked::DocumentText { .. }, .. } => "documentText",
+            Self::Asked { asked: Asked::Execute(_), .. } => "executeCommand",
             Self::Asked { asked: Asked::Why { .. }, .. } => "why",
             Self::Ready => "ready",
             Self::Done { .. } => "done",

@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use tower_lsp::jsonrpc::Result as Answer;
 use tower_lsp::ls_types::{
     DidChangeConfigurationParams, DidChangeWatchedFilesParams, DidChangeWorkspaceFoldersParams,
-    DidSaveTextDocumentParams, InitializeParams, InitializeResult, OneOf, ServerCapabilities, ServerInfo,
-    TextDocumentSyncCapability, TextDocumentSyncKind, TextDocumentSyncOptions, TextDocumentSyncSaveOptions,
-    WillSaveTextDocumentParams,
+    DidSaveTextDocumentParams, ExecuteCommandOptions, InitializeParams, InitializeResult, OneOf,
+    ServerCapabilities, ServerInfo, TextDocumentSyncCapability, TextDocumentSyncKind,
+    TextDocumentSyncOptions, TextDocumentSyncSaveOptions, WillSaveTextDocumentParams,
 };
 use tower_lsp::{LanguageServer, LspService};
 
-use crate::from_proto::Told;
+use crate::fate::OnFate;
+use crate::from_proto::{ACCEPTED, Told};
 use crate::main_loop::{Event, MainLoop};
 use crate::service::{Ordered, Phase};
 use crate::transport::{self, InputEnd};
@@ -29,6 +30,8 @@ pub struct ServerOptions {
     pub load_model: LoadModel,
     /// Limits of a completion.
     pub complete: complete::Options,
+    /// Hears what becomes of ghost text.
+    pub on_fate: OnFate,
 }
 
 /// How a session ended.
@@ -77,7 +80,8 @@ where
 {
     let (events, event_queue) = crossbeam_channel::unbounded();
     let (progress, teller) = progress::channel();
-    let main_loop = MainLoop::new(options.load_model, options.complete, events.clone(), progress.clone());
+    let ServerOptions { load_model, complete, on_fate } = options;
+    let main_loop = MainLoop::new(load_model, complete, on_fate, events.clone(), progress.clone());
     std::thread::Builder::new().name("main".to_owned()).spawn(move || main_loop.run(&event_queue))?;
 
     let mut client = None;
@@ -130,6 +134,10 @@ impl LanguageServer for Backend {
                 position_encoding: Some(to_proto::encoding(from_proto::encoding(&params))),
                 text_document_sync: Some(TextDocumentSyncCapability::Options(sync)),
                 inline_completion_provider: Some(OneOf::Left(true)),
+                execute_command_provider: Some(ExecuteCommandOptions {
+                    commands: vec![ACCEPTED.to_owned()],
+                    ..ExecuteCommandOptions::default()
+                }),
                 ..ServerCapabilities::default()
             },
             server_info: Some(ServerInfo {

@@ -5,6 +5,7 @@
 mod editor;
 
 mod documents;
+mod fates;
 mod frames;
 mod lifecycle;
 mod model;

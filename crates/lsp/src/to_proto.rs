@@ -8,6 +8,7 @@ use text::{Position, PositionEncoding};
 use tower_lsp::jsonrpc::{Error, ErrorCode, Id, Response};
 use tower_lsp::ls_types::{self as lsp, InlineCompletionItem, InlineCompletionList, PositionEncodingKind};
 
+use crate::from_proto::ACCEPTED;
 use crate::main_loop::{Answer, Shown};
 
 /// Returns the one response to a request.
@@ -50,7 +51,11 @@ fn item(shown: Shown) -> InlineCompletionItem {
         insert_text: shown.insert,
         filter_text: None,
         range: Some(range),
-        command: None,
+        command: Some(lsp::Command {
+            title: "Tandem: accepted".to_owned(),
+            command: ACCEPTED.to_owned(),
+            arguments: Some(vec![shown.id.into()]),
+        }),
         insert_text_format: None,
     }
 }
@@ -66,10 +71,13 @@ mod tests {
     #[test]
     fn ghost_text_becomes_a_list_with_a_range_and_plain_text() {
         let at = Position { line: 1, character: 2 };
-        let answer = Answer::Ghost(Shown { insert: "f($1)".to_owned(), start: at, end: at });
+        let answer =
+            Answer::Ghost(Shown { id: "1-2".to_owned(), insert: "f($1)".to_owned(), start: at, end: at });
         let response = serde_json::to_value(response(Id::Number(7), answer)).expect("JSON");
         let at = json!({ "line": 1, "character": 2 });
-        let items = json!([{ "insertText": "f($1)", "range": { "start": at, "end": at } }]);
+        let command = json!({ "title": "Tandem: accepted", "command": ACCEPTED, "arguments": ["1-2"] });
+        let range = json!({ "start": at, "end": at });
+        let items = json!([{ "insertText": "f($1)", "range": range, "command": command }]);
         assert_eq!(response, json!({ "jsonrpc": "2.0", "id": 7, "result": { "items": items } }));
     }
 

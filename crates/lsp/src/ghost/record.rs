@@ -38,8 +38,8 @@ impl Records {
         });
         match origin {
             Origin::Gate => {}
-            Origin::Cache { n_typed } => record["n_typed"] = json!(n_typed),
-            Origin::Model { statistics, prompt, logprobs } => {
+            Origin::Cache { n_typed, .. } => record["n_typed"] = json!(n_typed),
+            Origin::Model { statistics, prompt, logprobs, .. } => {
                 record["prompt"] = json!(prompt);
                 record["logprobs"] = json!(logprobs);
                 record["n_prompt"] = json!(statistics.n_prompt);

@@ -22,7 +22,7 @@ impl Fixture {
         let load: LoadModel = Box::new(|_| Err("not called".to_owned()));
         let (events, _) = crossbeam_channel::unbounded();
         let (progress, _) = progress::channel();
-        let mut ghosts = Ghosts::new(load, options, events, progress);
+        let mut ghosts = Ghosts::new(load, options, Box::new(|_| {}), events, progress);
         let Model::Unloaded(unloaded) = std::mem::replace(&mut ghosts.model, Model::Loading) else {
             panic!("nothing was asked yet");
         };
@@ -242,7 +242,7 @@ fn a_closed_document_leaves_nothing_behind() {
     fixture.done(&job, "foo(1)\n");
     fixture.ghosts.close(URIS[0]);
     let ghosts = &fixture.ghosts;
-    assert!(ghosts.trees.seen(URIS[0]).is_none() && ghosts.shown_lately.is_empty() && ghosts.ahead.is_none());
+    assert!(ghosts.trees.seen(URIS[0]).is_none() && ghosts.languages.is_empty() && ghosts.ahead.is_none());
     assert_eq!(ghosts.why(URIS[0]), None);
 }
 
@@ -264,4 +264,23 @@ fn where_a_pause_is_wanted_only_what_is_asked_last_reaches_the_model() {
     let last = answers.pop().as_mut().map(shown);
     assert_eq!(last, Some(Some("1".to_owned())));
     assert!(answers.iter_mut().all(|answer| shown(answer).is_none()));
+}
+
+#[test]
+fn what_is_left_of_an_answer_after_an_accept_is_shown_without_the_model() {
+    let mut fixture = Fixture::ready();
+    let mut first = fixture.ask(1, 0);
+    let job = fixture.job();
+    fixture.done(&job, "foo(1)\ny = 2\n");
+    let Ok(Answer::Ghost(item)) = first.try_recv() else { panic!("nothing is shown") };
+    let mut accept = |id, part: &str| {
+        let text = fixture.documents[0].snapshot().text() + part;
+        fixture.documents[0] = Document::open(&text, id as i32);
+        fixture.ghosts.changed(URIS[0], &fixture.documents[0]);
+        fixture.ghosts.fates().partly_accepted(&item.id, part.len());
+        shown(&mut fixture.ask(id, 0))
+    };
+    assert_eq!(accept(2, "foo").as_deref(), Some("(1)"));
+    assert_eq!(accept(3, "(1)\n").as_deref(), Some("y = 2"));
+    assert!(fixture.jobs.is_empty(), "the model was asked again");
 }

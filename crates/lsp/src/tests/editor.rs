@@ -3,13 +3,14 @@
 //! It keeps every message and, at the end, checks that each request got exactly one response (I-5).
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::task::JoinHandle;
 
-use crate::{Error, LoadModel, ServerOptions, SessionEnd, serve_on};
+use crate::{Error, FateEvent, LoadModel, ServerOptions, SessionEnd, serve_on};
 
 pub(super) const URI: &str = "file:///a.py";
 /// Longer than anything here takes, also on a busy machine; only a failing test waits it out.
@@ -23,6 +24,8 @@ pub(super) struct Editor {
     asked: Vec<Value>,
     /// Every message of the server, in order.
     pub(super) heard: Vec<Value>,
+    /// What became of ghost text.
+    pub(super) fates: Arc<Mutex<Vec<FateEvent>>>,
 }
 
 /// A model that is loading for as long as the test runs.
@@ -39,7 +42,13 @@ impl Editor {
     pub(super) fn connect(load_model: LoadModel) -> Self {
         let (to_server, input) = tokio::io::duplex(1 << 16);
         let (output, from_server) = tokio::io::duplex(1 << 16);
-        let options = ServerOptions { load_model, complete: complete::Options::default() };
+        let fates = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&fates);
+        let options = ServerOptions {
+            load_model,
+            complete: complete::Options::default(),
+            on_fate: Box::new(move |event: &FateEvent| hears.lock().expect("it").push(event.clone())),
+        };
         let session = tokio::spawn(serve_on(input, output, options));
         let from_server = BufReader::new(from_server);
         Self {
@@ -49,6 +58,7 @@ impl Editor {
             next_id: 0,
             asked: Vec::new(),
             heard: Vec::new(),
+            fates,
         }
     }
 

@@ -12,6 +12,7 @@ async fn the_server_says_what_it_can_do() {
         "positionEncoding": "utf-16",
         "textDocumentSync": { "openClose": true, "change": 2, "save": true },
         "inlineCompletionProvider": true,
+        "executeCommandProvider": { "commands": ["tandem.accepted"] },
     });
     assert_eq!(server, expected);
     editor.quit().await;

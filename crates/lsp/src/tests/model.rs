@@ -106,7 +106,7 @@ fn model_path() -> PathBuf {
     path.expect("TANDEM_TEST_MODEL is not set: run `cargo xtask model`, which prints its path").into()
 }
 
-fn real() -> LoadModel {
+pub(super) fn real() -> LoadModel {
     let path = model_path();
     Box::new(move |hear| {
         let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
