@@ -22,6 +22,11 @@ pub struct Around {
 /// How far below the cursor a line that is not blank is looked for.
 const N_MAX_LINES_BELOW: u32 = 3;
 
+/// Most characters behind the cursor in its line, brackets, quotes and the like at the end not counted, for ghost text
+/// that nobody pressed a key for. llama.vim and llama.vscode allow 8, all counted; a last argument and a short comment are
+/// more often completed.
+const N_MAX_BEHIND: usize = 24;
+
 /// Returns what stands around the cursor.
 pub fn around(request: &Request<'_>) -> Around {
     let line_idx = request.document.line_of(request.offset);
@@ -68,6 +73,10 @@ pub fn gate(request: &Request<'_>, around: &Around) -> Option<NoneReason> {
     if request.trigger == Trigger::Automatic && around.tail.chars().next().is_some_and(is_word) {
         return Some(NoneReason::InsideWord);
     }
+    let behind = around.tail.trim().trim_end_matches(|c: char| !is_word(c));
+    if request.trigger == Trigger::Automatic && behind.chars().nth(N_MAX_BEHIND).is_some() {
+        return Some(NoneReason::TextBehind);
+    }
     None
 }
 
@@ -92,6 +101,10 @@ mod tests {
         check("pri$0nt", Trigger::Automatic, Some(NoneReason::InsideWord));
         check("pri$0nt", Trigger::Invoked, None);
         check("f($0)", Trigger::Automatic, None);
+        let long = "a_name_of_24_characters_";
+        check(&format!("f($0, {}))); ", &long[2..]), Trigger::Automatic, None);
+        check(&format!("f($0, {long}));"), Trigger::Automatic, Some(NoneReason::TextBehind));
+        check(&format!("f($0, {long}));"), Trigger::Invoked, None);
         check("x\r\n$0\r\ny", Trigger::Automatic, None);
     }
 

@@ -115,6 +115,16 @@ pub enum NoneReason {
     NothingBefore,
     /// The cursor is inside a word and nobody pressed a key for it.
     InsideWord,
+    /// There is much text behind the cursor in its line, and nobody pressed a key for it.
+    TextBehind,
+    /// The settings allow no ghost text.
+    Disabled,
+    /// The settings allow none in this language.
+    DisabledLanguage,
+    /// The file may hold secrets.
+    SecretFile,
+    /// The user wants none for a while, and did not press a key for it.
+    Snoozed,
     /// The request was cancelled.
     Cancelled,
     /// The model had nothing to add.
@@ -139,6 +149,11 @@ impl NoneReason {
         match self {
             Self::NothingBefore => "nothing_before",
             Self::InsideWord => "inside_word",
+            Self::TextBehind => "text_behind",
+            Self::Disabled => "disabled",
+            Self::DisabledLanguage => "disabled_language",
+            Self::SecretFile => "secret_file",
+            Self::Snoozed => "snoozed",
             Self::Cancelled => "cancelled",
             Self::NothingToAdd => "nothing_to_add",
             Self::AddsError => "adds_error",
