@@ -6,16 +6,19 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::failure::Failure;
 
 /// The settings of a repository.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
     /// The folder is a template: `agent fix` works on a copy of it.
     pub(crate) template: bool,
     pub(crate) fix: FixSettings,
+    /// Ghost text's, for `agent lsp` to read: a mistake there must not keep anybody from a fix.
+    complete: IgnoredAny,
 }
 
 /// The settings of `agent fix`.
@@ -36,8 +39,9 @@ impl Settings {
             Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
         };
         toml::from_str(&text).map_err(|error| {
-            Failure::usage(format!("{}: {}", path.display(), error.to_string().trim_end()))
-                .hint("known keys are `template`, and `test` under `[fix]`")
+            Failure::usage(format!("{}: {}", path.display(), error.to_string().trim_end())).hint(
+                "known keys are `template`, `test` under `[fix]`, and those of ghost text under `[complete]`",
+            )
         })
     }
 }
@@ -62,8 +66,11 @@ mod tests {
     fn settings_are_read_and_unknown_keys_named() {
         let dir = tempfile::tempdir().expect("a folder");
         assert_eq!(Settings::read(dir.path()).expect("defaults"), Settings::default());
-        std::fs::write(dir.path().join("tandem.toml"), "template = true\n[fix]\ntest = \"make\"\n")
-            .expect("written");
+        std::fs::write(
+            dir.path().join("tandem.toml"),
+            "template = true\n[fix]\ntest = \"make\"\n[complete]\nany = 1\n",
+        )
+        .expect("written");
         let settings = Settings::read(dir.path()).expect("good settings");
         assert_eq!((settings.template, settings.fix.test.as_deref()), (true, Some("make")));
         std::fs::write(dir.path().join("tandem.toml"), "[fix]\ntset = \"make\"\n").expect("written");

@@ -16,7 +16,7 @@ use engine::CancelToken;
 use text::{ByteOffset, Snapshot};
 
 use crate::main_loop::Event;
-use crate::progress::Handle;
+use crate::progress::{self, Handle};
 
 /// Gets the model into memory; may take minutes, and says how far it is. The error is for the user, hint included.
 pub type LoadModel = Box<dyn FnOnce(&mut dyn FnMut(LoadStep)) -> Result<Model, String> + Send>;
@@ -57,6 +57,7 @@ pub(crate) struct Job {
     pub(crate) document: Snapshot,
     pub(crate) offset: ByteOffset,
     pub(crate) trigger: Trigger,
+    pub(crate) options: Options,
     /// What is known of the document's syntax; it comes back up to date.
     pub(crate) seen: Option<Seen>,
     pub(crate) work: Work,
@@ -84,44 +85,37 @@ pub(crate) enum Outcome {
 }
 
 /// Loads the model, then works until the main loop is gone.
-pub(crate) fn run(
-    load: LoadModel,
-    options: Options,
-    jobs: &Receiver<Job>,
-    events: &Sender<Event>,
-    progress: &Handle,
-) {
-    let Some(model) = load_model(load, progress) else {
-        let _ = events.send(Event::NoModel);
-        return;
+pub(crate) fn run(load: LoadModel, jobs: &Receiver<Job>, events: &Sender<Event>, progress: &Handle) {
+    let model = match load_model(load, events, progress) {
+        Ok(model) => model,
+        Err(reason) => {
+            let _ = events.send(Event::NoModel(reason));
+            return;
+        }
     };
     if events.send(Event::Ready).is_err() {
         return;
     }
     for mut job in jobs {
-        let outcome = attempt(|| work(&model, &options, &mut job, progress));
+        let outcome = attempt(|| work(&model, &mut job, progress));
         if events.send(Event::Done { key: job.key, outcome, seen: job.seen }).is_err() {
             return;
         }
     }
 }
 
-fn work(
-    model: &Model,
-    options: &Options,
-    job: &mut Job,
-    progress: &Handle,
-) -> Result<Outcome, engine::Error> {
+fn work(model: &Model, job: &mut Job, progress: &Handle) -> Result<Outcome, engine::Error> {
     let tree = job.seen.as_mut().and_then(|seen| seen.update(&job.document));
     let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         true
     };
+    let options = &job.options;
     let unavailable = |why: Unavailable| {
         if let Unavailable::Failed(error) = why {
             tracing::warn!("the model is unavailable");
-            progress.show_warning(format!("Tandem: {error}"));
+            progress.warn(format!("Tandem: {error}"));
         }
     };
     match (model, &job.work) {
@@ -159,16 +153,17 @@ fn attempt(work: impl FnOnce() -> Result<Outcome, engine::Error>) -> Outcome {
     }
 }
 
-fn load_model(load: LoadModel, progress: &Handle) -> Option<Model> {
+fn load_model(load: LoadModel, events: &Sender<Event>, progress: &Handle) -> Result<Model, String> {
     let started = Instant::now();
     let mut last: Option<(LoadPhase, Instant)> = None;
     let mut hear = |step: LoadStep| {
-        if let LoadStep::Progress { phase, .. } = step {
+        if let LoadStep::Progress { phase, fraction } = step {
             let is_soon = |(seen, at): (LoadPhase, Instant)| seen == phase && at.elapsed() < BETWEEN_REPORTS;
             if last.is_some_and(is_soon) {
                 return;
             }
             last = Some((phase, Instant::now()));
+            let _ = events.send(Event::Loaded(progress::fraction_of(phase, fraction)));
         }
         progress.load_step(step);
     };
@@ -180,12 +175,12 @@ fn load_model(load: LoadModel, progress: &Handle) -> Option<Model> {
         Ok(model) => {
             tracing::info!(load_ms, "model ready");
             progress.load_ended(Ok(()));
-            Some(model)
+            Ok(model)
         }
         Err(message) => {
             tracing::error!(load_ms, reason = message, "no model: there will be no ghost text");
-            progress.load_ended(Err(message));
-            None
+            progress.load_ended(Err(message.clone()));
+            Err(message)
         }
     }
 }

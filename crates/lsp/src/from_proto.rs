@@ -3,6 +3,9 @@
 //! In: JSON-RPC requests. Out: [`Told`], [`Asked`], [`Client`], or why they cannot be understood.
 //! Source: LSP 3.17, "Text Document Synchronization", "Cancellation Support"; 3.18, "Inline Completion Request".
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use complete::Trigger;
 use serde::de::DeserializeOwned;
 use text::{ContentChange, Document, Position, PositionEncoding};
@@ -12,12 +15,25 @@ use tower_lsp::ls_types::{
     InitializeParams, InlineCompletionParams, InlineCompletionTriggerKind, PositionEncodingKind,
 };
 
+use crate::editor::Can;
+
 /// A custom request that returns a document as the server has it, for tests and bug reports.
 pub(crate) const DOCUMENT_TEXT: &str = "tandem/documentText";
 /// A custom request that tells how the last inline completion of a document was answered.
 pub(crate) const WHY: &str = "tandem/why";
 /// The command that each item of ghost text carries, with its id: the editor runs it when its user accepts the item.
 pub(crate) const ACCEPTED: &str = "tandem.accepted";
+/// The command that keeps the server silent for so many minutes, except to who asks.
+const SNOOZE: &str = "tandem.snooze";
+const UNSNOOZE: &str = "tandem.unsnooze";
+/// All commands.
+pub(crate) const COMMANDS: &[&str] = &[ACCEPTED, SNOOZE, UNSNOOZE];
+/// Where an editor keeps our settings.
+pub(crate) const SECTION: &str = "tandem";
+/// A custom request that tells what the server is about, and what is allowed in a document.
+pub(crate) const STATUS: &str = "tandem/status";
+/// The request of editors that know no ghost text.
+const COMPLETION: &str = "textDocument/completion";
 const DID_SHOW: &str = "textDocument/didShowCompletion";
 const DID_PARTIALLY_ACCEPT: &str = "textDocument/didPartiallyAcceptCompletion";
 const EXECUTE: &str = "workspace/executeCommand";
@@ -31,6 +47,11 @@ pub(crate) struct Client {
     pub(crate) encoding: PositionEncoding,
     pub(crate) supports_progress: bool,
     pub(crate) process_id: Option<u32>,
+    pub(crate) can: Can,
+    /// The workspace's folders, by their URIs.
+    pub(crate) folders: Vec<String>,
+    /// Settings, or nothing.
+    pub(crate) options: serde_json::Value,
 }
 
 /// A notification the main loop hears.
@@ -56,6 +77,14 @@ pub(crate) enum Told {
         reason: String,
     },
     Cancelled(Id),
+    FoldersChanged {
+        added: Vec<String>,
+        removed: Vec<String>,
+    },
+    /// The editor's settings are others now; it may say which.
+    ConfigurationChanged(serde_json::Value),
+    /// Files have changed that the server asked to be told of, by their URIs.
+    FilesChanged(Vec<(String, FileChange)>),
     /// An item of ghost text is before the user's eyes.
     Showed {
         item: String,
@@ -68,12 +97,29 @@ pub(crate) enum Told {
     },
 }
 
+/// What happened to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileChange {
+    Created,
+    Changed,
+    Deleted,
+}
+
 /// A request the main loop answers.
 #[derive(Debug)]
 pub(crate) enum Asked {
     InlineCompletion(Cursor),
-    DocumentText { uri: String },
-    Why { uri: String },
+    /// For the editor's own list.
+    Completion(Cursor),
+    Status {
+        uri: Option<String>,
+    },
+    DocumentText {
+        uri: String,
+    },
+    Why {
+        uri: String,
+    },
     Execute(Command),
 }
 
@@ -82,6 +128,8 @@ pub(crate) enum Asked {
 pub(crate) enum Command {
     /// An item of ghost text was accepted.
     Accepted { item: String },
+    /// Stay silent for so long; for no time, speak again.
+    Snooze(Duration),
 }
 
 /// A place where ghost text is wanted.
@@ -106,6 +154,7 @@ pub(crate) struct Selected {
 pub(crate) fn client(params: Option<&serde_json::Value>) -> Option<Client> {
     let params: InitializeParams = serde_json::from_value(params?.clone()).ok()?;
     let info = params.client_info.as_ref();
+    let (can, folders) = (can(&params), folders(&params));
     let name = info.map(|info| format!("{} {}", info.name, info.version.as_deref().unwrap_or_default()));
     Some(Client {
         name: name.unwrap_or_default(),
@@ -113,7 +162,41 @@ pub(crate) fn client(params: Option<&serde_json::Value>) -> Option<Client> {
         supports_progress: params.capabilities.window.as_ref().and_then(|window| window.work_done_progress)
             == Some(true),
         process_id: params.process_id,
+        can,
+        folders,
+        options: params.initialization_options.unwrap_or_default(),
     })
+}
+
+/// Returns whether the editor knows ghost text.
+pub(crate) fn knows_ghost_text(params: &InitializeParams) -> bool {
+    params.capabilities.text_document.as_ref().is_some_and(|can| can.inline_completion.is_some())
+}
+
+fn can(params: &InitializeParams) -> Can {
+    let Some(can) = &params.capabilities.workspace else { return Can::default() };
+    let settings = can.did_change_configuration.as_ref().and_then(|can| can.dynamic_registration);
+    let files = can.did_change_watched_files.as_ref().and_then(|can| can.dynamic_registration);
+    Can {
+        configuration: can.configuration == Some(true),
+        register_configuration: settings == Some(true),
+        register_files: files == Some(true),
+    }
+}
+
+fn folders(params: &InitializeParams) -> Vec<String> {
+    if let Some(folders) = &params.workspace_folders {
+        return folders.iter().map(|folder| folder.uri.as_str().to_owned()).collect();
+    }
+    #[expect(deprecated, reason = "older editors have one folder, and say it so")]
+    let root = params.root_uri.as_ref();
+    root.map(|uri| uri.as_str().to_owned()).into_iter().collect()
+}
+
+/// Returns the path of a file's URI.
+pub(crate) fn path(uri: &str) -> Option<PathBuf> {
+    let uri: lsp::Uri = uri.parse().ok().filter(|_| uri.starts_with("file:"))?;
+    uri.to_file_path().map(std::borrow::Cow::into_owned)
 }
 
 /// Returns the encoding to count characters in: UTF-8 where offered, else the first the editor prefers and we know.
@@ -141,6 +224,9 @@ pub(crate) fn is_told(method: &str) -> bool {
             | "textDocument/didChange"
             | "textDocument/didClose"
             | "$/cancelRequest"
+            | "workspace/didChangeWorkspaceFolders"
+            | "workspace/didChangeConfiguration"
+            | "workspace/didChangeWatchedFiles"
             | DID_SHOW
             | DID_PARTIALLY_ACCEPT
     )
@@ -148,7 +234,7 @@ pub(crate) fn is_told(method: &str) -> bool {
 
 /// Returns whether a request is the main loop's.
 pub(crate) fn is_asked(method: &str) -> bool {
-    matches!(method, INLINE_COMPLETION | DOCUMENT_TEXT | WHY | EXECUTE)
+    matches!(method, INLINE_COMPLETION | COMPLETION | DOCUMENT_TEXT | WHY | STATUS | EXECUTE)
 }
 
 /// Returns whether a notification carries a document's text or a change of it: without it our text is wrong (I-8).
@@ -203,6 +289,27 @@ fn understood(request: &Request) -> Result<Told, String> {
             let id = id.and_then(|id| serde_json::from_value(id).ok());
             Told::Cancelled(id.ok_or("it names no request")?)
         }
+        "workspace/didChangeWorkspaceFolders" => {
+            let lsp::DidChangeWorkspaceFoldersParams { event } = params(request)?;
+            let uris = |folders: Vec<lsp::WorkspaceFolder>| {
+                folders.iter().map(|folder| folder.uri.as_str().to_owned()).collect()
+            };
+            Told::FoldersChanged { added: uris(event.added), removed: uris(event.removed) }
+        }
+        "workspace/didChangeConfiguration" => {
+            let settings = request.params().and_then(|params| params.get("settings")).cloned();
+            Told::ConfigurationChanged(settings.unwrap_or_default())
+        }
+        "workspace/didChangeWatchedFiles" => {
+            let lsp::DidChangeWatchedFilesParams { changes } = params(request)?;
+            let change = |event: &lsp::FileEvent| match event.typ {
+                lsp::FileChangeType::CREATED => FileChange::Created,
+                lsp::FileChangeType::DELETED => FileChange::Deleted,
+                _ => FileChange::Changed,
+            };
+            let changes = changes.iter().map(|event| (event.uri.as_str().to_owned(), change(event)));
+            Told::FilesChanged(changes.collect())
+        }
         DID_SHOW => Told::Showed { item: item(request)? },
         DID_PARTIALLY_ACCEPT => {
             let n_utf16 = request.params().and_then(|params| params["acceptedLength"].as_u64());
@@ -224,6 +331,20 @@ pub(crate) fn asked(request: &Request) -> Result<Asked, String> {
         let uri = uri.ok_or("`textDocument.uri` is missing")?.to_owned();
         let is_why = request.method() == WHY;
         return Ok(if is_why { Asked::Why { uri } } else { Asked::DocumentText { uri } });
+    }
+    if request.method() == STATUS {
+        let uri = request.params().and_then(|params| params["textDocument"]["uri"].as_str());
+        return Ok(Asked::Status { uri: uri.map(str::to_owned) });
+    }
+    if request.method() == COMPLETION {
+        let lsp::CompletionParams { text_document_position: at, .. } = params(request)?;
+        return Ok(Asked::Completion(Cursor {
+            uri: at.text_document.uri.as_str().to_owned(),
+            position: position(at.position),
+            // Editors say `Invoked` for each letter of a word.
+            trigger: Trigger::Automatic,
+            selected: None,
+        }));
     }
     if request.method() == EXECUTE {
         return command(request).map(Asked::Execute);
@@ -260,6 +381,13 @@ fn command(request: &Request) -> Result<Command, String> {
             let item = item.ok_or_else(|| format!("`{ACCEPTED}` lacks the item's id"))?;
             Ok(Command::Accepted { item: item.to_owned() })
         }
+        SNOOZE => {
+            let minutes = arguments.first().map(|argument| argument.get("minutes").unwrap_or(argument));
+            let minutes = minutes.and_then(serde_json::Value::as_u64);
+            let minutes = minutes.ok_or_else(|| format!("`{SNOOZE}` lacks a whole number of minutes"))?;
+            Ok(Command::Snooze(Duration::from_secs(minutes.saturating_mul(60))))
+        }
+        UNSNOOZE => Ok(Command::Snooze(Duration::ZERO)),
         _ => Err("there is no such command".to_owned()),
     }
 }

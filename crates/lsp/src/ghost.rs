@@ -8,7 +8,6 @@
 
 mod record;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,9 @@ use crate::completion::{self, Job, LoadModel, Outcome, Work};
 use crate::fate::{Evidence, Fates, OnFate, Showing};
 use crate::from_proto::{Cursor, Selected};
 use crate::main_loop::{Answer, Event, Shown};
+use crate::permit::Permit;
 use crate::progress;
+use crate::status::{Pace, State};
 use record::Records;
 
 /// How long an answer that nobody waits for any more is written on: a key cancels its predecessor's request before its own
@@ -91,9 +92,13 @@ enum Model {
     /// Not asked for before `initialized`.
     Unloaded(Box<(LoadModel, Receiver<Job>)>),
     /// The completion thread loads it.
-    Loading,
+    Loading {
+        /// The part of it that is here, 0 to 1.
+        fraction: f32,
+    },
     Ready,
-    None,
+    /// There will be none, and why.
+    None(String),
 }
 
 /// All that is open.
@@ -107,8 +112,8 @@ pub(crate) struct Ghosts {
     rejected: Rejected,
     trees: Trees,
     fates: Fates,
-    /// The language of each open document.
-    languages: HashMap<String, String>,
+    permit: Permit,
+    pace: Pace,
     records: Records,
     next_key: u64,
     model: Model,
@@ -137,7 +142,8 @@ impl Ghosts {
             rejected: Rejected::default(),
             trees: Trees::default(),
             fates: Fates::new(on_fate),
-            languages: HashMap::new(),
+            permit: Permit::default(),
+            pace: Pace::default(),
             records: Records::default(),
             next_key: 0,
             model: Model::Unloaded(Box::new((load, job_queue))),
@@ -154,35 +160,43 @@ impl Ghosts {
 
     /// Starts the completion thread, unless it was started.
     pub(crate) fn load(&mut self) {
-        match std::mem::replace(&mut self.model, Model::Loading) {
+        match std::mem::replace(&mut self.model, Model::Loading { fraction: 0.0 }) {
             Model::Unloaded(unloaded) => {
                 // Here, so that the end always has a beginning, whatever fails.
                 self.progress.load_begins();
                 let (load, job_queue) = *unloaded;
-                let (options, events, progress) = (self.options, self.events.clone(), self.progress.clone());
+                let (events, progress) = (self.events.clone(), self.progress.clone());
                 let spawned = std::thread::Builder::new()
                     .name("completion".to_owned())
-                    .spawn(move || completion::run(load, options, &job_queue, &events, &progress));
+                    .spawn(move || completion::run(load, &job_queue, &events, &progress));
                 if let Err(error) = spawned {
-                    self.progress.load_ended(Err(format!("cannot start a thread: {error}")));
-                    self.no_model();
+                    let reason = format!("cannot start a thread: {error}");
+                    self.progress.load_ended(Err(reason.clone()));
+                    self.no_model(reason);
                 }
             }
             loaded => self.model = loaded,
         }
     }
 
+    /// So much of the model is here.
+    pub(crate) fn loaded(&mut self, part: f32) {
+        if let Model::Loading { fraction } = &mut self.model {
+            *fraction = fraction.max(part);
+        }
+    }
+
     /// The model is loaded: the thread waits for its first job.
     pub(crate) fn ready(&mut self) {
-        if matches!(self.model, Model::Loading) {
+        if matches!(self.model, Model::Loading { .. }) {
             self.model = Model::Ready;
         }
         self.hand_out();
     }
 
     /// The model cannot be had.
-    pub(crate) fn no_model(&mut self) {
-        self.model = Model::None;
+    pub(crate) fn no_model(&mut self, reason: String) {
+        self.model = Model::None(reason);
         self.running = None;
         self.ahead = None;
         self.answer_all("no model");
@@ -213,7 +227,7 @@ impl Ghosts {
         };
         // An editor that forgets `initialized` must not wait for ever.
         self.load();
-        if matches!(self.model, Model::None) {
+        if matches!(self.model, Model::None(_)) {
             return answer_now(reply, Answer::Nothing, "no model");
         }
         let key = self.next_key;
@@ -238,13 +252,18 @@ impl Ghosts {
 
     /// Answers a request for which the model need not be asked; gives it back if it must.
     fn answer_without_model(&mut self, open: Waiting) -> Option<Waiting> {
+        if let Some(reason) = self.permit.refuses(&open.uri, open.place.trigger) {
+            self.answer(open, Err(reason), &Origin::Gate);
+            return None;
+        }
         let request = open.place.request();
         let around = gate::around(&request);
         if let Some(reason) = gate::gate(&request, &around) {
             self.answer(open, Err(reason), &Origin::Gate);
             return None;
         }
-        let Some(found) = self.cache.find(&open.uri, &request, &around, &self.options) else {
+        let options = self.options(&open.uri);
+        let Some(found) = self.cache.find(&open.uri, &request, &around, &options) else {
             return Some(open);
         };
         let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
@@ -271,8 +290,9 @@ impl Ghosts {
             Outcome::Ahead(answer) => self.keep(&running, answer),
             Outcome::Failed(engine::Error::Gone) => {
                 self.fail(asker, "the engine stopped".to_owned(), "engine gone");
-                self.progress.load_ended(Err("the engine stopped: restart the language server".to_owned()));
-                return self.no_model();
+                let reason = "the engine stopped: restart the language server".to_owned();
+                self.progress.load_ended(Err(reason.clone()));
+                return self.no_model(reason);
             }
             Outcome::Failed(error) => {
                 tracing::error!(key, %error, "the engine failed");
@@ -297,6 +317,7 @@ impl Ghosts {
             self.keep(&running, answer);
         }
         if let Some(open) = asker {
+            self.pace.add(open.since.elapsed(), &statistics);
             self.answer(open, result, &Origin::Model { statistics, prompt, logprobs, evidence });
         }
     }
@@ -304,8 +325,13 @@ impl Ghosts {
     /// Keeps an answer, and answers who else waited for it.
     fn keep(&mut self, running: &Running, answer: Written) {
         self.cache.insert(&running.uri, &running.place.document, running.place.offset, answer);
+        self.retry(|open| open.uri == running.uri);
+    }
+
+    /// Answers of the requests that wait what can be answered by now.
+    fn retry(&mut self, may_be: impl Fn(&Waiting) -> bool) {
         for open in std::mem::take(&mut self.waiting) {
-            let may_hold = open.uri == running.uri;
+            let may_hold = may_be(&open);
             let unanswered = if may_hold { self.answer_without_model(open) } else { Some(open) };
             self.waiting.extend(unanswered);
         }
@@ -314,7 +340,7 @@ impl Ghosts {
     /// Means to write lines ahead of an answer that has none, once nobody types.
     fn plan_ahead(&mut self, uri: &str, place: &Place, answer: Written) {
         let n_whole = answer.text.matches('\n').count();
-        if n_whole <= 1 && self.options.n_lines_ahead > 0 && (n_whole == 1 || !answer.is_cut) {
+        if n_whole <= 1 && self.options(uri).n_lines_ahead > 0 && (n_whole == 1 || !answer.is_cut) {
             let at = Instant::now() + IDLE;
             self.ahead = Some(Ahead { at, uri: uri.to_owned(), place: place.clone(), answer });
         }
@@ -366,6 +392,7 @@ impl Ghosts {
             document,
             offset,
             trigger,
+            options: self.options(&uri),
             seen,
             work,
             heard: Arc::clone(&heard),
@@ -373,8 +400,8 @@ impl Ghosts {
         };
         self.running = Some(Running { key, uri, place, heard, cancel, is_ahead, unwanted: None });
         if self.jobs.try_send(job).is_err() {
-            // The thread is gone: it panicked where it must not.
-            self.no_model();
+            // It panicked where it must not.
+            self.no_model("the completion thread is gone: restart the language server".to_owned());
         }
     }
 
@@ -437,19 +464,46 @@ impl Ghosts {
     pub(crate) fn open(&mut self, uri: &str, language_id: &str) {
         self.forget(uri, "opened");
         self.trees.open(uri, language_id);
-        self.languages.insert(uri.to_owned(), language_id.to_owned());
+        self.permit.open(uri, language_id);
     }
 
     /// A document is closed.
     pub(crate) fn close(&mut self, uri: &str) {
         self.forget(uri, "closed");
         self.trees.close(uri);
-        self.languages.remove(uri);
+        self.permit.close(uri);
     }
 
     /// A document's text is another one now.
     pub(crate) fn changed(&mut self, uri: &str, document: &Document) {
         self.fates.changed(uri, &document.snapshot());
+    }
+
+    /// What is allowed where; [`Self::permit_changed`] must follow a change of it.
+    pub(crate) fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
+    }
+
+    /// What waits may be refused now.
+    pub(crate) fn permit_changed(&mut self) {
+        self.retry(|_| true);
+        self.hand_out();
+    }
+
+    /// Returns what the server is about.
+    pub(crate) fn state(&self) -> State {
+        match &self.model {
+            Model::None(reason) => State::Error(reason.clone()),
+            _ if self.permit.folders.are_off() => State::Off("the settings say so"),
+            _ if self.permit.snoozed_until().is_some() => State::Off("it is snoozed"),
+            Model::Unloaded(_) => State::Loading(0.0),
+            Model::Loading { fraction } => State::Loading(*fraction),
+            Model::Ready => self.pace.why_slow().map_or(State::Ready, State::Slow),
+        }
+    }
+
+    fn options(&self, uri: &str) -> Options {
+        self.permit.settings(uri).options(self.options)
     }
 
     /// What becomes of what is shown.
@@ -502,6 +556,10 @@ impl Ghosts {
             Ok(ghost) => self.trees.clean(&open.uri, &open.place.request(), ghost),
             Err(reason) => Err(reason),
         };
+        let result = result.map(|ghost| {
+            let insert = self.permit.settings(&open.uri).cut(&ghost.insert).to_owned();
+            GhostText { insert, ..ghost }
+        });
         let why = result.as_ref().err().map_or("shown", |reason| reason.name());
         self.records.insert(&open, why, result.as_ref().ok(), origin);
         let answer = match result {
@@ -514,25 +572,35 @@ impl Ghosts {
     fn shown(&mut self, open: &Waiting, ghost: GhostText, evidence: Evidence) -> Shown {
         let id = self.fates.show(Showing {
             uri: &open.uri,
-            language_id: self.languages.get(&open.uri).map_or("", String::as_str),
+            language_id: self.permit.language_id(&open.uri),
             request: &open.place.request(),
             head: open.place.head(),
             selected: open.selected.as_ref().map_or("", |selected| &selected.text),
             insert: &ghost.insert,
             evidence,
         });
+        let head = open.place.head();
+        let word = head.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
+        let word = head[word.len()..].to_owned();
         match &open.selected {
             Some(selected) => Shown {
                 id,
                 insert: selected.text.clone() + &ghost.insert,
                 start: selected.start,
                 end: selected.end,
+                word: String::new(),
+                word_start: selected.start,
             },
             None => Shown {
                 id,
                 insert: ghost.insert,
                 start: open.place.document.position(ghost.range.start, self.encoding),
                 end: open.place.document.position(ghost.range.end, self.encoding),
+                word_start: open
+                    .place
+                    .document
+                    .position(ByteOffset(ghost.range.start.0 - word.len()), self.encoding),
+                word,
             },
         }
     }

@@ -13,14 +13,19 @@
 
 mod completion;
 mod documents;
+mod editor;
 mod error;
 mod fate;
+mod folders;
 mod from_proto;
 mod ghost;
 mod main_loop;
+mod permit;
 mod progress;
 mod server;
 mod service;
+mod settings;
+mod status;
 mod to_proto;
 mod transport;
 
@@ -28,6 +33,7 @@ pub use completion::{LoadModel, LoadPhase, LoadStep};
 pub use error::Error;
 pub use fate::{Evidence, Fate, FateEvent, OnFate};
 pub use server::{ServerOptions, SessionEnd, serve, serve_on};
+pub use settings::{Context, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -10,30 +10,40 @@ use std::time::{Duration, Instant};
 use complete::Options;
 use complete::clean::Seen;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde_json::{Value, json};
 use text::{Position, PositionEncoding};
 use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{LoadModel, Outcome};
 use crate::documents::{Changed, Documents};
+use crate::editor::Can;
 use crate::fate::OnFate;
-use crate::from_proto::{Asked, Command, Told};
+use crate::from_proto::{Asked, Client, Command, Told};
 use crate::ghost::Ghosts;
 use crate::progress;
+use crate::status::State;
 
 /// A turn longer than this is felt while typing.
 const SLOW_TURN: Duration = Duration::from_millis(50);
 
 /// What the main loop hears, from the service and from the completion thread.
 pub(crate) enum Event {
-    /// The editor and we agreed how to count characters.
-    Encoding(PositionEncoding),
+    /// The editor has said who it is.
+    Started(Box<Client>),
     Told(Told),
     Asked {
         id: Id,
         asked: Asked,
         reply: oneshot::Sender<Answer>,
     },
+    /// What the editor's settings are, where it says them: everywhere, and in folders by their URIs.
+    Configured {
+        everywhere: Option<Value>,
+        by_folder: Vec<(String, Value)>,
+    },
+    /// So much of the model is here, 0 to 1.
+    Loaded(f32),
     /// The model is loaded: the completion thread waits for its first job.
     Ready,
     /// A job is over: the completion thread waits for the next one.
@@ -43,8 +53,8 @@ pub(crate) enum Event {
         /// What the thread came to know of the document's syntax.
         seen: Option<Seen>,
     },
-    /// The model cannot be had.
-    NoModel,
+    /// The model cannot be had, and why.
+    NoModel(String),
     /// The editor shuts the session down: nobody wants what is still open.
     AnswerAll,
     /// The transport has ended.
@@ -62,8 +72,8 @@ pub(crate) enum Answer {
         version: i32,
         is_in_sync: bool,
     },
-    /// How the last request of a document was answered.
-    Why(serde_json::Value),
+    /// What one of our own requests asks for.
+    Json(Value),
     /// The editor cancelled the request.
     Cancelled,
     /// The request asks for what cannot be.
@@ -82,6 +92,9 @@ pub(crate) struct Shown {
     pub(crate) insert: String,
     pub(crate) start: Position,
     pub(crate) end: Position,
+    /// The word before the cursor, and where it starts.
+    pub(crate) word: String,
+    pub(crate) word_start: Position,
 }
 
 /// The session.
@@ -89,6 +102,10 @@ pub(crate) struct MainLoop {
     encoding: PositionEncoding,
     documents: Documents,
     ghosts: Ghosts,
+    can: Can,
+    is_initialized: bool,
+    /// What the editor was last told that we are about.
+    state: Option<State>,
     progress: progress::Handle,
 }
 
@@ -104,6 +121,9 @@ impl MainLoop {
             encoding: PositionEncoding::default(),
             documents: Documents::default(),
             ghosts: Ghosts::new(load, options, on_fate, events, progress.clone()),
+            can: Can::default(),
+            is_initialized: false,
+            state: None,
             progress,
         }
     }
@@ -111,7 +131,8 @@ impl MainLoop {
     /// Works until the transport has ended.
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
         loop {
-            let event = match self.ghosts.deadline() {
+            let deadlines = [self.ghosts.deadline(), self.ghosts.permit().snoozed_until()];
+            let event = match deadlines.into_iter().flatten().min() {
                 Some(at) => events.recv_deadline(at),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -120,6 +141,7 @@ impl MainLoop {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => {
                     self.ghosts.tick();
+                    self.tell_state();
                     continue;
                 }
             };
@@ -135,6 +157,7 @@ impl MainLoop {
                     self.documents.distrust(&uri);
                 }
             }
+            self.tell_state();
             if started.elapsed() > SLOW_TURN {
                 tracing::warn!(event = name, ms = started.elapsed().as_millis() as u64, "slow turn");
             }
@@ -144,18 +167,25 @@ impl MainLoop {
 
     fn turn(&mut self, event: Event) {
         match event {
-            Event::Encoding(encoding) => {
-                self.encoding = encoding;
-                self.ghosts.set_encoding(encoding);
+            Event::Started(client) => self.start(&client),
+            Event::Configured { everywhere, by_folder } => {
+                if let Some(everywhere) = everywhere {
+                    self.ghosts.permit().folders.configure(&everywhere, &by_folder);
+                    self.settings_changed();
+                }
+                self.ghosts.load();
             }
             Event::Told(told) => self.hear(told),
             Event::Asked { id, asked, reply } => match asked {
-                Asked::InlineCompletion(cursor) => {
+                Asked::InlineCompletion(cursor) | Asked::Completion(cursor) => {
                     let document = self.documents.get(&cursor.uri);
                     self.ghosts.ask(id, cursor, document, reply);
                 }
                 Asked::Why { uri } => {
-                    let _ = reply.send(self.ghosts.why(&uri).map_or(Answer::Nothing, Answer::Why));
+                    let _ = reply.send(self.ghosts.why(&uri).map_or(Answer::Nothing, Answer::Json));
+                }
+                Asked::Status { uri } => {
+                    let _ = reply.send(Answer::Json(self.status(uri.as_deref())));
                 }
                 Asked::DocumentText { uri } => self.document_text(&uri, reply),
                 Asked::Execute(command) => {
@@ -163,17 +193,77 @@ impl MainLoop {
                     let _ = reply.send(Answer::Nothing);
                 }
             },
+            Event::Loaded(fraction) => self.ghosts.loaded(fraction),
             Event::Ready => self.ghosts.ready(),
             Event::Done { key, outcome, seen } => self.ghosts.done(key, outcome, seen),
-            Event::NoModel => self.ghosts.no_model(),
+            Event::NoModel(reason) => self.ghosts.no_model(reason),
             Event::AnswerAll => self.ghosts.answer_all("shutdown"),
             Event::End => {}
         }
     }
 
+    fn start(&mut self, client: &Client) {
+        self.encoding = client.encoding;
+        self.ghosts.set_encoding(client.encoding);
+        self.can = client.can;
+        let folders = &mut self.ghosts.permit().folders;
+        folders.add(&client.folders);
+        folders.begin(&client.options);
+    }
+
+    /// The model is loaded when the settings are known: the first request must not be answered against them.
+    fn initialized(&mut self) {
+        self.is_initialized = true;
+        self.settings_changed();
+        self.progress.register(self.can);
+        if self.can.configuration {
+            self.ask_configuration();
+        } else {
+            self.ghosts.load();
+        }
+    }
+
+    fn ask_configuration(&mut self) {
+        if self.can.configuration && self.is_initialized {
+            self.progress.ask_configuration(self.ghosts.permit().folders.uris());
+        }
+    }
+
+    fn settings_changed(&mut self) {
+        for warning in self.ghosts.permit().folders.take_warnings() {
+            tracing::warn!(warning, "settings");
+            self.progress.warn(format!("Tandem: {warning}"));
+        }
+        self.ghosts.permit_changed();
+    }
+
+    /// Returns what the server is about, and what counts for a document.
+    fn status(&mut self, uri: Option<&str>) -> Value {
+        let mut status = self.ghosts.state().to_json();
+        if let Some(uri) = uri {
+            let permit = self.ghosts.permit();
+            let refused = permit.refuses(uri, complete::Trigger::Automatic);
+            status["document"] = json!({
+                "languageId": permit.language_id(uri),
+                "refused": refused.map(complete::NoneReason::name),
+                "settings": permit.settings(uri).to_json(),
+            });
+        }
+        status
+    }
+
+    /// Tells the editor what the server is about, if that has changed.
+    fn tell_state(&mut self) {
+        let state = self.ghosts.state();
+        if self.is_initialized && self.state.as_ref() != Some(&state) {
+            self.progress.status(state.to_json());
+            self.state = Some(state);
+        }
+    }
+
     fn hear(&mut self, told: Told) {
         match told {
-            Told::Initialized => self.ghosts.load(),
+            Told::Initialized => self.initialized(),
             Told::Opened { uri, language_id, document } => {
                 self.ghosts.open(&uri, &language_id);
                 tracing::debug!(
@@ -210,6 +300,28 @@ impl MainLoop {
                 tracing::debug!(uri, was_open, "didClose");
             }
             Told::Lost { uri, reason } => self.lost(uri, &reason),
+            Told::FoldersChanged { added, removed } => {
+                let folders = &mut self.ghosts.permit().folders;
+                folders.remove(&removed);
+                folders.add(&added);
+                self.ask_configuration();
+                self.settings_changed();
+            }
+            Told::ConfigurationChanged(pushed) => {
+                if self.can.configuration {
+                    self.ask_configuration();
+                } else {
+                    self.ghosts.permit().folders.configure(&pushed, &[]);
+                    self.settings_changed();
+                }
+            }
+            Told::FilesChanged(changes) => {
+                tracing::debug!(n_changes = changes.len(), "didChangeWatchedFiles");
+                for (uri, _) in changes {
+                    self.ghosts.permit().folders.file_changed(&uri);
+                }
+                self.settings_changed();
+            }
             Told::Cancelled(id) => self.ghosts.cancel(&id),
             Told::Showed { item } => self.ghosts.fates().did_show(&item),
             Told::PartlyAccepted { item, n_utf16 } => self.ghosts.fates().partly_accepted(&item, n_utf16),
@@ -219,6 +331,10 @@ impl MainLoop {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Accepted { item } => self.ghosts.fates().accepted(&item),
+            Command::Snooze(duration) => {
+                self.ghosts.permit().snooze(duration);
+                self.ghosts.permit_changed();
+            }
         }
     }
 
@@ -264,7 +380,12 @@ impl MainLoop {
 impl Event {
     fn name(&self) -> &'static str {
         match self {
-            Self::Encoding(_) => "initialize",
+            Self::Started(_) => "initialize",
+            Self::Configured { .. } => "configuration",
+            Self::Loaded(_) => "loaded",
+            Self::Told(Told::FoldersChanged { .. }) => "didChangeWorkspaceFolders",
+            Self::Told(Told::ConfigurationChanged(_)) => "didChangeConfiguration",
+            Self::Told(Told::FilesChanged(_)) => "didChangeWatchedFiles",
             Self::Told(Told::Initialized) => "initialized",
             Self::Told(Told::Opened { .. }) => "didOpen",
             Self::Told(Told::Changed { .. }) => "didChange",
@@ -273,13 +394,15 @@ impl Event {
             Self::Told(Told::Showed { .. }) => "didShowCompletion",
             Self::Told(Told::PartlyAccepted { .. }) => "didPartiallyAcceptCompletion",
             Self::Told(Told::Cancelled(_)) => "cancelRequest",
+            Self::Asked { asked: Asked::Status { .. }, .. } => "status",
+            Self::Asked { asked: Asked::Completion(_), .. } => "completion",
             Self::Asked { asked: Asked::InlineCompletion(_), .. } => "inlineCompletion",
             Self::Asked { asked: Asked::DocumentText { .. }, .. } => "documentText",
             Self::Asked { asked: Asked::Execute(_), .. } => "executeCommand",
             Self::Asked { asked: Asked::Why { .. }, .. } => "why",
             Self::Ready => "ready",
             Self::Done { .. } => "done",
-            Self::NoModel => "no model",
+            Self::NoModel(_) => "no model",
             Self::AnswerAll => "shutdown",
             Self::End => "end",
         }

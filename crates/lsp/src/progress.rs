@@ -1,6 +1,6 @@
 //! What the editor is told without having asked: how far the model is, and what went wrong.
 //!
-//! In: notices from any thread. Out: `$/progress`, `window/showMessage`, `window/logMessage`.
+//! In: notices from any thread. Out: `$/progress`, `window/showMessage`, `window/logMessage`, `tandem/status`.
 //! Never: progress for an editor that did not say it shows it.
 //! Thread: a task of the transport's; [`Handle`] never waits.
 //! Source: LSP 3.17, "Work Done Progress", "Creating Work Done Progress".
@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tower_lsp::ls_types::{MessageType, ProgressToken};
 use tower_lsp::{Bounded, Client, NotCancellable, OngoingProgress};
 
+use crate::editor::{self, Can, StatusChanged};
+use crate::main_loop::Event;
 use crate::{LoadPhase, LoadStep};
 
 /// How long the editor may take to agree to a progress bar; some never answer.
@@ -23,7 +27,11 @@ enum Notice {
     Step(LoadStep),
     LoadEnded(Result<(), String>),
     Warning(String),
-    ShownWarning(String),
+    /// As a box.
+    Warn(String),
+    Status(Value),
+    Register(Can),
+    AskConfiguration(Vec<String>),
 }
 
 /// Tells the editor something, from any thread.
@@ -74,9 +82,24 @@ impl Handle {
         self.send(Notice::Warning(text));
     }
 
-    /// Shows the user a warning.
-    pub(crate) fn show_warning(&self, text: String) {
-        self.send(Notice::ShownWarning(text));
+    /// Shows the user something to put right.
+    pub(crate) fn warn(&self, text: String) {
+        self.send(Notice::Warn(text));
+    }
+
+    /// Says what the server is about.
+    pub(crate) fn status(&self, status: Value) {
+        self.send(Notice::Status(status));
+    }
+
+    /// Asks to be told of changes.
+    pub(crate) fn register(&self, can: Can) {
+        self.send(Notice::Register(can));
+    }
+
+    /// Asks for the settings; [`Event::Configured`] follows.
+    pub(crate) fn ask_configuration(&self, folders: Vec<String>) {
+        self.send(Notice::AskConfiguration(folders));
     }
 
     fn send(&self, notice: Notice) {
@@ -87,7 +110,7 @@ impl Handle {
 
 impl Teller {
     /// Tells until all handles are gone.
-    pub(crate) async fn run(mut self, client: Client) {
+    pub(crate) async fn run(mut self, client: Client, events: Sender<Event>) {
         let mut bar = None;
         let mut percent = 0;
         while let Some(notice) = self.notices.recv().await {
@@ -109,8 +132,15 @@ impl Teller {
                         client.show_message(MessageType::ERROR, format!("Tandem: {reason}")).await;
                     }
                 }
+                Notice::Warn(text) => client.show_message(MessageType::WARNING, text).await,
+                Notice::Status(status) => client.send_notification::<StatusChanged>(status).await,
+                // The editor may take its time.
+                Notice::Register(can) => drop(tokio::spawn(editor::register(client.clone(), can))),
+                Notice::AskConfiguration(folders) => {
+                    let asking = editor::ask_configuration(client.clone(), folders, events.clone());
+                    drop(tokio::spawn(asking));
+                }
                 Notice::Warning(text) => client.log_message(MessageType::WARNING, text).await,
-                Notice::ShownWarning(text) => client.show_message(MessageType::WARNING, text).await,
             }
         }
     }
@@ -144,6 +174,11 @@ fn percent_of(phase: LoadPhase, fraction: f32) -> u32 {
         LoadPhase::Loading => (90.0, 100.0),
     };
     (start + (end - start) * fraction.clamp(0.0, 1.0)) as u32
+}
+
+/// Returns how much of getting the model is done, 0 to 1.
+pub(crate) fn fraction_of(phase: LoadPhase, fraction: f32) -> f32 {
+    percent_of(phase, fraction) as f32 / 100.0
 }
 
 fn name(phase: LoadPhase) -> &'static str {

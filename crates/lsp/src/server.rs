@@ -10,15 +10,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tower_lsp::jsonrpc::Result as Answer;
 use tower_lsp::ls_types::{
-    DidChangeConfigurationParams, DidChangeWatchedFilesParams, DidChangeWorkspaceFoldersParams,
-    DidSaveTextDocumentParams, ExecuteCommandOptions, InitializeParams, InitializeResult, OneOf,
-    ServerCapabilities, ServerInfo, TextDocumentSyncCapability, TextDocumentSyncKind,
+    CompletionOptions, DidSaveTextDocumentParams, ExecuteCommandOptions, InitializeParams, InitializeResult,
+    OneOf, ServerCapabilities, ServerInfo, TextDocumentSyncCapability, TextDocumentSyncKind,
     TextDocumentSyncOptions, TextDocumentSyncSaveOptions, WillSaveTextDocumentParams,
+    WorkspaceFoldersServerCapabilities, WorkspaceServerCapabilities,
 };
 use tower_lsp::{LanguageServer, LspService};
 
 use crate::fate::OnFate;
-use crate::from_proto::{ACCEPTED, Told};
+use crate::from_proto::Told;
 use crate::main_loop::{Event, MainLoop};
 use crate::service::{Ordered, Phase};
 use crate::transport::{self, InputEnd};
@@ -89,7 +89,7 @@ where
         client = Some(ours);
         Backend
     });
-    let telling = client.map(|client| tokio::spawn(teller.run(client)));
+    let telling = client.map(|client| tokio::spawn(teller.run(client, events.clone())));
     let gone = Arc::new(Notify::new());
     let phase = Arc::new(Phase::default());
     let service = Ordered::new(inner, Arc::clone(&phase), events.clone(), progress, Arc::clone(&gone));
@@ -129,13 +129,24 @@ impl LanguageServer for Backend {
             save: Some(TextDocumentSyncSaveOptions::Supported(true)),
             ..TextDocumentSyncOptions::default()
         };
+        let folders = WorkspaceFoldersServerCapabilities {
+            supported: Some(true),
+            change_notifications: Some(OneOf::Left(true)),
+        };
+        // An editor that knows ghost text would show the same twice.
+        let is_list = !from_proto::knows_ghost_text(&params);
         Ok(InitializeResult {
             capabilities: ServerCapabilities {
                 position_encoding: Some(to_proto::encoding(from_proto::encoding(&params))),
                 text_document_sync: Some(TextDocumentSyncCapability::Options(sync)),
                 inline_completion_provider: Some(OneOf::Left(true)),
+                completion_provider: is_list.then(CompletionOptions::default),
+                workspace: Some(WorkspaceServerCapabilities {
+                    workspace_folders: Some(folders),
+                    file_operations: None,
+                }),
                 execute_command_provider: Some(ExecuteCommandOptions {
-                    commands: vec![ACCEPTED.to_owned()],
+                    commands: from_proto::COMMANDS.iter().map(|&name| name.to_owned()).collect(),
                     ..ExecuteCommandOptions::default()
                 }),
                 ..ServerCapabilities::default()
@@ -155,10 +166,4 @@ impl LanguageServer for Backend {
     async fn did_save(&self, _: DidSaveTextDocumentParams) {}
 
     async fn will_save(&self, _: WillSaveTextDocumentParams) {}
-
-    async fn did_change_configuration(&self, _: DidChangeConfigurationParams) {}
-
-    async fn did_change_watched_files(&self, _: DidChangeWatchedFilesParams) {}
-
-    async fn did_change_workspace_folders(&self, _: DidChangeWorkspaceFoldersParams) {}
 }

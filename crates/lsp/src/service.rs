@@ -77,11 +77,11 @@ impl<L: LanguageServer> Ordered<L> {
             && is_first
         {
             tracing::info!(encoding = ?client.encoding, name = client.name, "initialize");
-            self.send(Event::Encoding(client.encoding));
             self.progress.supports_progress(client.supports_progress);
             if let Some(process_id) = client.process_id {
                 tokio::spawn(watch(process_id, Arc::clone(&self.gone)));
             }
+            self.send(Event::Started(Box::new(client)));
         }
         let phase = Arc::clone(&self.phase);
         Box::pin(async move {
@@ -124,11 +124,12 @@ impl<L: LanguageServer> Ordered<L> {
 
     fn enqueue(&mut self, asked: Asked, id: Id) -> Answering {
         let (reply, answer) = oneshot::channel();
+        let is_list = matches!(asked, Asked::Completion(_));
         self.send(Event::Asked { id: id.clone(), asked, reply });
         Box::pin(async move {
             // A reply that is dropped was lost in a panic: the request still gets its one response (I-5).
             let answer = answer.await.unwrap_or(Answer::Failed("the request was lost in a panic".to_owned()));
-            Ok(Some(to_proto::response(id, answer)))
+            Ok(Some(if is_list { to_proto::list(id, answer) } else { to_proto::response(id, answer) }))
         })
     }
 

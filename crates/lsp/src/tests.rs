@@ -11,3 +11,5 @@ mod lifecycle;
 mod model;
 mod order;
 mod requests;
+mod settings;
+mod status;

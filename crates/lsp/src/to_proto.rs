@@ -19,7 +19,7 @@ pub(crate) fn response(id: Id, answer: Answer) -> Response {
         Answer::Text { text, version, is_in_sync } => {
             Ok(json!({ "text": text, "version": version, "isInSync": is_in_sync }))
         }
-        Answer::Why(record) => Ok(record),
+        Answer::Json(value) => Ok(value),
         Answer::Cancelled => Err(Error::request_cancelled()),
         Answer::Refused(reason) => Err(Error::invalid_params(reason)),
         Answer::Duplicate => {
@@ -28,6 +28,18 @@ pub(crate) fn response(id: Id, answer: Answer) -> Response {
         Answer::Failed(reason) => Err(error(ErrorCode::InternalError, reason)),
     };
     Response::from_parts(id, result)
+}
+
+/// Returns the one response to a request of an editor that knows no ghost text: at most one item of its list.
+pub(crate) fn list(id: Id, answer: Answer) -> Response {
+    let items = match answer {
+        Answer::Ghost(shown) => vec![list_item(shown)],
+        Answer::Nothing => Vec::new(),
+        other => return response(id, other),
+    };
+    // Incomplete: it is another one after each key.
+    let list = lsp::CompletionList { is_incomplete: true, items, ..lsp::CompletionList::default() };
+    Response::from_ok(id, json!(list))
 }
 
 /// Returns an error of JSON-RPC.
@@ -51,13 +63,36 @@ fn item(shown: Shown) -> InlineCompletionItem {
         insert_text: shown.insert,
         filter_text: None,
         range: Some(range),
-        command: Some(lsp::Command {
-            title: "Tandem: accepted".to_owned(),
-            command: ACCEPTED.to_owned(),
-            arguments: Some(vec![shown.id.into()]),
-        }),
+        command: Some(accepted(shown.id)),
         insert_text_format: None,
     }
+}
+
+/// It begins with the word before the cursor, by which editors filter, and goes below what others offer.
+fn list_item(shown: Shown) -> lsp::CompletionItem {
+    let text = shown.word + &shown.insert;
+    let range = lsp::Range { start: position(shown.word_start), end: position(shown.end) };
+    lsp::CompletionItem {
+        label: text.lines().next().unwrap_or_default().trim().to_owned(),
+        detail: Some("Tandem".to_owned()),
+        documentation: Some(lsp::Documentation::String(text.clone())),
+        preselect: Some(false),
+        // Behind all letters.
+        sort_text: Some("~~~~".to_owned()),
+        filter_text: Some(text.lines().next().unwrap_or_default().to_owned()),
+        insert_text_format: Some(lsp::InsertTextFormat::PLAIN_TEXT),
+        // Its indentation is right as it is.
+        insert_text_mode: Some(lsp::InsertTextMode::AS_IS),
+        text_edit: Some(lsp::CompletionTextEdit::Edit(lsp::TextEdit { range, new_text: text })),
+        command: Some(accepted(shown.id)),
+        ..lsp::CompletionItem::default()
+    }
+}
+
+/// Returns the command that says that an item was accepted.
+fn accepted(item: String) -> lsp::Command {
+    let (title, command) = ("Tandem: accepted".to_owned(), ACCEPTED.to_owned());
+    lsp::Command { title, command, arguments: Some(vec![item.into()]) }
 }
 
 fn position(position: Position) -> lsp::Position {
@@ -71,14 +106,37 @@ mod tests {
     #[test]
     fn ghost_text_becomes_a_list_with_a_range_and_plain_text() {
         let at = Position { line: 1, character: 2 };
-        let answer =
-            Answer::Ghost(Shown { id: "1-2".to_owned(), insert: "f($1)".to_owned(), start: at, end: at });
+        let answer = Answer::Ghost(shown(at));
         let response = serde_json::to_value(response(Id::Number(7), answer)).expect("JSON");
         let at = json!({ "line": 1, "character": 2 });
         let command = json!({ "title": "Tandem: accepted", "command": ACCEPTED, "arguments": ["1-2"] });
         let range = json!({ "start": at, "end": at });
-        let items = json!([{ "insertText": "f($1)", "range": range, "command": command }]);
+        let items = json!([{ "insertText": "f($1)\n", "range": range, "command": command }]);
         assert_eq!(response, json!({ "jsonrpc": "2.0", "id": 7, "result": { "items": items } }));
+    }
+
+    fn shown(at: Position) -> Shown {
+        let word_start = Position { line: at.line, character: at.character - 2 };
+        let (id, insert, word) = ("1-2".to_owned(), "f($1)\n".to_owned(), "de".to_owned());
+        Shown { id, insert, start: at, end: at, word, word_start }
+    }
+
+    #[test]
+    fn an_editor_without_ghost_text_gets_one_item_for_the_end_of_its_list() {
+        let at = Position { line: 1, character: 2 };
+        let response = serde_json::to_value(list(Id::Number(7), Answer::Ghost(shown(at)))).expect("JSON");
+        assert_eq!(response["result"]["isIncomplete"], true);
+        let item = &response["result"]["items"][0];
+        assert_eq!((&item["label"], &item["filterText"]), (&json!("def($1)"), &json!("def($1)")));
+        assert_eq!(item["documentation"], "def($1)\n");
+        assert_eq!((&item["preselect"], &item["insertTextFormat"]), (&json!(false), &json!(1)));
+        let range = json!({ "start": { "line": 1, "character": 0 }, "end": { "line": 1, "character": 2 } });
+        assert_eq!(item["textEdit"], json!({ "range": range, "newText": "def($1)\n" }));
+        assert_eq!(item["command"]["arguments"], json!(["1-2"]));
+        let nothing = serde_json::to_value(list(Id::Number(7), Answer::Nothing)).expect("JSON");
+        assert_eq!(nothing["result"], json!({ "isIncomplete": true, "items": [] }));
+        let cancelled = serde_json::to_value(list(Id::Number(7), Answer::Cancelled)).expect("JSON");
+        assert_eq!(cancelled["error"]["code"], -32800);
     }
 
     #[test]

@@ -23,7 +23,9 @@ impl Fixture {
         let (events, _) = crossbeam_channel::unbounded();
         let (progress, _) = progress::channel();
         let mut ghosts = Ghosts::new(load, options, Box::new(|_| {}), events, progress);
-        let Model::Unloaded(unloaded) = std::mem::replace(&mut ghosts.model, Model::Loading) else {
+        let Model::Unloaded(unloaded) =
+            std::mem::replace(&mut ghosts.model, Model::Loading { fraction: 0.0 })
+        else {
             panic!("nothing was asked yet");
         };
         let documents = [Document::open("x = ", 1), Document::open("x = ", 1)];
@@ -242,7 +244,11 @@ fn a_closed_document_leaves_nothing_behind() {
     fixture.done(&job, "foo(1)\n");
     fixture.ghosts.close(URIS[0]);
     let ghosts = &fixture.ghosts;
-    assert!(ghosts.trees.seen(URIS[0]).is_none() && ghosts.languages.is_empty() && ghosts.ahead.is_none());
+    assert!(
+        ghosts.trees.seen(URIS[0]).is_none()
+            && ghosts.permit.language_id(URIS[0]).is_empty()
+            && ghosts.ahead.is_none()
+    );
     assert_eq!(ghosts.why(URIS[0]), None);
 }
 

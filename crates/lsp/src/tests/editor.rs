@@ -24,6 +24,8 @@ pub(super) struct Editor {
     asked: Vec<Value>,
     /// Every message of the server, in order.
     pub(super) heard: Vec<Value>,
+    /// Its answer to `workspace/configuration`.
+    pub(super) configuration: Value,
     /// What became of ghost text.
     pub(super) fates: Arc<Mutex<Vec<FateEvent>>>,
 }
@@ -58,6 +60,7 @@ impl Editor {
             next_id: 0,
             asked: Vec::new(),
             heard: Vec::new(),
+            configuration: Value::Null,
             fates,
         }
     }
@@ -65,12 +68,17 @@ impl Editor {
     /// Starts a session with the given capabilities and returns the server's.
     pub(super) async fn start(load_model: LoadModel, capabilities: Value) -> (Self, Value) {
         let mut editor = Self::connect(load_model);
-        let id = editor
-            .ask("initialize", json!({ "processId": null, "rootUri": null, "capabilities": capabilities }));
-        let id = id.await;
-        let mut answer = editor.answer(&id).await;
-        editor.tell("initialized", json!({})).await;
-        (editor, answer["result"]["capabilities"].take())
+        let params = json!({ "processId": null, "rootUri": null, "capabilities": capabilities });
+        let capabilities = editor.initialize(params).await;
+        (editor, capabilities)
+    }
+
+    /// Begins the session and returns the server's capabilities.
+    pub(super) async fn initialize(&mut self, params: Value) -> Value {
+        let id = self.ask("initialize", params).await;
+        let mut answer = self.answer(&id).await;
+        self.tell("initialized", json!({})).await;
+        answer["result"]["capabilities"].take()
     }
 
     pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
@@ -128,7 +136,9 @@ impl Editor {
         self.from_server.read_exact(&mut body).await.expect("the whole body");
         let message: Value = serde_json::from_slice(&body).expect("JSON");
         if message.get("method").is_some() && message.get("id").is_some() {
-            self.send(json!({ "jsonrpc": "2.0", "id": message["id"], "result": null })).await;
+            let is_configuration = message["method"] == "workspace/configuration";
+            let result = if is_configuration { self.configuration.clone() } else { Value::Null };
+            self.send(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result })).await;
         }
         self.heard.push(message.clone());
         Some(message)

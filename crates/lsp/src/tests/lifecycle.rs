@@ -7,12 +7,14 @@ use crate::SessionEnd;
 
 #[tokio::test]
 async fn the_server_says_what_it_can_do() {
-    let (editor, server) = Editor::start(never(), json!({})).await;
+    let knows = json!({ "textDocument": { "inlineCompletion": {} } });
+    let (editor, server) = Editor::start(never(), knows).await;
     let expected = json!({
         "positionEncoding": "utf-16",
         "textDocumentSync": { "openClose": true, "change": 2, "save": true },
         "inlineCompletionProvider": true,
-        "executeCommandProvider": { "commands": ["tandem.accepted"] },
+        "executeCommandProvider": { "commands": ["tandem.accepted", "tandem.snooze", "tandem.unsnooze"] },
+        "workspace": { "workspaceFolders": { "supported": true, "changeNotifications": true } },
     });
     assert_eq!(server, expected);
     editor.quit().await;
