@@ -38,7 +38,7 @@ pub(crate) fn list(id: Id, answer: Answer) -> Response {
         other => return response(id, other),
     };
     // Incomplete: it is another one after each key.
-    let list = lsp::CompletionList { is_incomplete: true, items, ..lsp::CompletionList::default() };
+    let list = lsp::CompletionList { is_incomplete: true, items };
     Response::from_ok(id, json!(list))
 }
 

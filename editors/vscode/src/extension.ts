@@ -26,9 +26,11 @@ export function activate(context: vscode.ExtensionContext): void {
     log,
     vscode.commands.registerCommand("tandem.restart", () => enqueue(restart)),
     vscode.commands.registerCommand("tandem.toggle", toggle),
+    vscode.commands.registerCommand("tandem.menu", menu),
     vscode.commands.registerCommand("tandem.showLog", () => log.show()),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      if (event.affectsConfiguration("tandem")) {
+      // All else the server hears of by itself.
+      if (["enabled", "agentPath", "model"].some((key) => event.affectsConfiguration(`tandem.${key}`))) {
         void enqueue(restart);
       }
     }),
@@ -52,6 +54,39 @@ function settings(): vscode.WorkspaceConfiguration {
 async function toggle(): Promise<void> {
   const enabled = settings().get("enabled", true);
   await settings().update("enabled", !enabled, vscode.ConfigurationTarget.Global);
+}
+
+async function menu(): Promise<void> {
+  const document = vscode.window.activeTextEditor?.document;
+  const items: (vscode.QuickPickItem & { act: () => unknown })[] = [
+    { label: "Snooze for 10 minutes", act: () => vscode.commands.executeCommand("tandem.snooze", 10) },
+    { label: "End the snooze", act: () => vscode.commands.executeCommand("tandem.unsnooze") },
+  ];
+  if (document !== undefined) {
+    const { languageId, uri } = document;
+    const disabled = settings().get<string[] | null>("disabledLanguages", null) ?? [];
+    const others = disabled.filter((id) => id !== languageId);
+    const toggled = others.length < disabled.length ? others : [...disabled, languageId];
+    items.push(
+      {
+        label: `${others.length < disabled.length ? "Enable" : "Disable"} in ${languageId}`,
+        act: () => settings().update("disabledLanguages", toggled, vscode.ConfigurationTarget.Global),
+      },
+      { label: "Why is nothing shown here?", act: () => why(uri) },
+    );
+  }
+  items.push(
+    { label: "Restart the server", act: () => enqueue(restart) },
+    { label: "Turn ghost text off", act: toggle },
+    { label: "Show the log", act: () => log.show() },
+  );
+  await (await vscode.window.showQuickPick(items, { title: "Tandem" }))?.act();
+}
+
+async function why(uri: vscode.Uri): Promise<void> {
+  const textDocument = { uri: uri.toString() };
+  const last = await client?.sendRequest<{ outcome: string } | null>("tandem/why", { textDocument });
+  void vscode.window.showInformationMessage(`Tandem: the last request here: ${last?.outcome ?? "there was none"}.`);
 }
 
 async function restart(): Promise<void> {
@@ -136,6 +171,13 @@ function newClient(path: string): LanguageClient {
     },
   );
   const usual = made.createDefaultErrorHandler();
+  made.onNotification("tandem/status", ({ state, reason }: { state: string; reason: string | null }) => {
+    // The rest is in the progress and in the client's own state.
+    if (isCurrent() && (state === "ready" || state === "slow" || state === "off")) {
+      const kind = state === "off" ? "silent" : state;
+      status.show(kind === "ready" ? { kind } : { kind, reason: reason ?? "" });
+    }
+  });
   made.onDidChangeState(({ newState }) => {
     if (!isCurrent()) {
       return;

@@ -12,8 +12,12 @@ export type State =
   | { kind: "off" }
   | { kind: "starting" }
   | { kind: "ready" }
+  | { kind: "slow" | "silent"; reason: string }
   | Busy
   | { kind: "failed"; reason: string };
+
+/** What a click does, where it is not the menu. */
+const COMMANDS: Partial<Record<State["kind"], string>> = { failed: "tandem.showLog", off: "tandem.toggle" };
 
 export class Status implements vscode.Disposable {
   private readonly item = vscode.window.createStatusBarItem("tandem.status", vscode.StatusBarAlignment.Right, 100);
@@ -28,7 +32,7 @@ export class Status implements vscode.Disposable {
     this.item.text = text(state);
     this.item.tooltip = tooltip(state);
     this.item.accessibilityInformation = { label: tooltip(state) };
-    this.item.command = state.kind === "failed" ? "tandem.showLog" : "tandem.toggle";
+    this.item.command = COMMANDS[state.kind] ?? "tandem.menu";
     this.item.backgroundColor =
       state.kind === "failed" ? new vscode.ThemeColor("statusBarItem.warningBackground") : undefined;
   }
@@ -46,6 +50,10 @@ function text(state: State): string {
       return "$(loading~spin) Tandem";
     case "ready":
       return "$(sparkle) Tandem";
+    case "slow":
+      return "$(watch) Tandem";
+    case "silent":
+      return "$(bell-slash) Tandem";
     case "busy":
       return `$(loading~spin) ${busy(state)}`;
     case "failed":
@@ -60,7 +68,11 @@ function tooltip(state: State): string {
     case "starting":
       return "Tandem: the server starts.";
     case "ready":
-      return "Tandem: ready. Click to turn it off.";
+      return "Tandem: ready. Click for more.";
+    case "slow":
+      return `Tandem: slow, ${state.reason}. Click for more.`;
+    case "silent":
+      return `Tandem: silent, ${state.reason}. Click for more.`;
     case "busy":
       return busy(state);
     case "failed":

@@ -50,6 +50,8 @@ local in_flight
 local client_id
 ---@type lsp.WorkDoneProgressBegin? what the server says it is doing
 local progress
+---@type {state: string, reason?: string}? what the server says it is about
+local about
 ---@type string? why the server will never have ghost text
 local failure
 ---@type string? why there is no server
@@ -82,6 +84,11 @@ local function on_message(_, params)
   -- Other editors do not say who speaks, so the server does.
   last_message = params.message:gsub("^Tandem: ", "")
   say(last_message, LEVELS[params.type] or vim.log.levels.INFO)
+end
+
+local function on_status(_, params)
+  about = params
+  vim.cmd.redrawstatus()
 end
 
 -- vim.lsp.get_clients leaves out a client whose server has not answered yet.
@@ -185,7 +192,7 @@ local function attach(buf)
     root_dir = vim.fs.root(buf, ".git") or vim.fs.dirname(vim.api.nvim_buf_get_name(buf)),
     capabilities = capabilities(),
     on_exit = on_exit,
-    handlers = { ["window/showMessage"] = on_message },
+    handlers = { ["window/showMessage"] = on_message, ["tandem/status"] = on_status },
   }, {
     bufnr = buf,
     -- One server, and so one model in memory, for all of this Neovim's buffers.
@@ -221,6 +228,9 @@ local function request(buf, trigger)
     local item = result and (result.items or result)[1]
     if item and not is_stale then
       ghost.show(buf, item, client.offset_encoding)
+      if ghost.stands() then
+        client:notify("textDocument/didShowCompletion", { item = item })
+      end
     end
   end
   local is_sent
@@ -289,7 +299,20 @@ function M.status()
     local percentage = progress.percentage and (" %d %%"):format(progress.percentage) or ""
     return progress.title .. message .. percentage
   end
+  if not failure and about and (about.state == "slow" or about.state == "off") then
+    return ("%s: %s"):format(about.state, about.reason)
+  end
   return failure or last_error and ("error: " .. last_error) or "ready"
+end
+
+---Keeps the server silent for some minutes, except to who asks; 0 ends it.
+---@param minutes? integer 10 if nil
+function M.snooze(minutes)
+  local client = our_client()
+  if client then
+    M.dismiss()
+    client:request("workspace/executeCommand", { command = "tandem.snooze", arguments = { minutes or 10 } })
+  end
 end
 
 local function attach_all()
@@ -312,7 +335,7 @@ local function stop()
       vim.wait(1000, is_gone, 20)
     end
   end
-  progress, failure, last_error, last_message, trouble, is_crashed = nil, nil, nil, nil, nil, false
+  about, progress, failure, last_error, last_message, trouble, is_crashed = nil, nil, nil, nil, nil, nil, false
 end
 
 ---Stops the server, or starts it again.
