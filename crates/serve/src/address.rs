@@ -1,12 +1,12 @@
 //! Where a model's server listens: a socket in a folder that only its owner can open.
 //!
 //! In: a model's file, `XDG_RUNTIME_DIR`, the data directory. Out: paths of the socket and of its lock.
-//! Never: a folder that others can open, however it came to be.
+//! Never: a folder that others can open, however it came to be. On Windows that is one outside the user's profile; what
+//! is in there Windows lets the user and its own administrators open, unless the user shares it.
 //! Source: XDG Base Directory Specification 0.8 (`$XDG_RUNTIME_DIR`).
 
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs::{DirBuilder, Metadata};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, ModelFile};
@@ -45,6 +45,12 @@ impl Address {
         self.dir.join(format!("{}.lock", self.tag))
     }
 
+    /// Returns the path of the file that names the server's process. Not the lock itself: what is locked, Windows lets
+    /// nobody else read.
+    pub(crate) fn pid(&self) -> PathBuf {
+        self.dir.join(format!("{}.pid", self.tag))
+    }
+
     /// Returns the model's short name, for a log file.
     pub fn tag(&self) -> &str {
         &self.tag
@@ -56,29 +62,50 @@ fn make_private(dir: &Path) -> Result<(), Error> {
     if let Some(parent) = dir.parent() {
         DirBuilder::new().recursive(true).create(parent).map_err(io("make"))?;
     }
-    match DirBuilder::new().mode(0o700).create(dir) {
+    #[cfg(unix)]
+    let made = std::os::unix::fs::DirBuilderExt::mode(&mut DirBuilder::new(), 0o700).create(dir);
+    #[cfg(windows)]
+    let made = DirBuilder::new().create(dir);
+    match made {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(io("make")(error)),
         _ => {}
     }
     // Not followed: a link of another's making could point anywhere.
     let metadata = dir.symlink_metadata().map_err(io("look at"))?;
-    let is_private = metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;
+    let is_private = metadata.is_dir() && is_private(dir, &metadata);
     if is_private { Ok(()) } else { Err(Error::NotPrivate { dir: dir.to_owned() }) }
 }
 
+#[cfg(unix)]
+fn is_private(_: &Path, metadata: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0
+}
+
+#[cfg(windows)]
+fn is_private(dir: &Path, _: &Metadata) -> bool {
+    let profile = std::env::home_dir().and_then(|profile| profile.canonicalize().ok());
+    // Where it really is: on the way there may be a link.
+    profile.zip(dir.canonicalize().ok()).is_some_and(|(profile, dir)| dir.starts_with(profile))
+}
+
+/// Returns whether it is a folder that this user may be given; what is made in it is judged by itself.
 fn is_ours(dir: &Path) -> bool {
-    dir.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own_uid())
+    #[cfg(unix)]
+    let is_owner = |metadata: &Metadata| std::os::unix::fs::MetadataExt::uid(metadata) == own_uid();
+    #[cfg(windows)]
+    let is_owner = |_: &Metadata| true;
+    dir.metadata().is_ok_and(|metadata| metadata.is_dir() && is_owner(&metadata))
 }
 
 /// Returns the user this process works for.
+#[cfg(unix)]
 pub(crate) fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn model(dir: &Path) -> ModelFile {
@@ -87,13 +114,15 @@ mod tests {
         ModelFile::at(&file, "m").expect("it is there")
     }
 
+    #[cfg(unix)]
     #[test]
     fn the_folder_is_the_owners_alone_and_one_that_is_not_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a folder");
         let model = model(dir.path());
         let address = Address::of(&model, None, &dir.path().join("data")).expect("it can be made");
         let folder = address.socket().parent().expect("it has one").to_owned();
-        assert_eq!(folder.metadata().expect("it is there").mode() & 0o777, 0o700);
+        assert_eq!(folder.metadata().expect("it is there").permissions().mode() & 0o777, 0o700);
         assert_eq!(folder, dir.path().join("data/run"));
 
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
@@ -101,6 +130,21 @@ mod tests {
         assert!(matches!(refused, Err(Error::NotPrivate { .. })));
     }
 
+    /// The temporary folder is in the user's profile; the folder that Windows shares between all users is not.
+    #[cfg(windows)]
+    #[test]
+    fn the_folder_is_in_the_profile_and_one_that_is_not_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let model = model(dir.path());
+        let address = Address::of(&model, None, &dir.path().join("data")).expect("it can be made");
+        assert_eq!(address.socket().parent(), Some(&*dir.path().join("data").join("run")));
+
+        let public = tempfile::tempdir_in(std::env::var_os("ProgramData").expect("there is one"));
+        let refused = Address::of(&model, None, public.expect("all may write there").path());
+        assert!(matches!(refused, Err(Error::NotPrivate { .. })), "{refused:?}");
+    }
+
+    #[cfg(unix)]
     #[test]
     fn a_link_in_place_of_the_folder_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -5,17 +5,15 @@
 //! Thread: any; of two processes that claim at once, one wins.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
 
+use crate::socket::{self, Socket};
 use crate::{Address, Error};
 
 /// The right to serve, and the socket clients call at.
 #[derive(Debug)]
 pub struct Claim {
     address: Address,
-    listener: UnixListener,
+    listener: Socket,
     /// Locked until this process ends, however it ends.
     _lock: File,
 }
@@ -30,20 +28,17 @@ impl Claim {
         let io = |action, path| move |source| Error::Io { action, path, source };
         let path = address.lock();
         // Never removed: a lock on a file that another process has unlinked would exclude nobody.
-        let mut lock = File::options()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io("open", path.clone()))?;
+        let mut options = File::options();
+        options.create(true).write(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let lock = options.open(&path).map_err(io("open", path.clone()))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Served { pid: pid_in(&mut lock) }),
+            Err(TryLockError::WouldBlock) => return Err(Error::Served { pid: pid_of_server(address) }),
             Err(TryLockError::Error(source)) => return Err(io("lock", path)(source)),
         }
-        write_pid(&mut lock).map_err(io("write", path))?;
+        fs::write(address.pid(), std::process::id().to_string()).map_err(io("write", address.pid()))?;
 
         let socket = address.socket();
         // Whoever made it is dead: its lock is ours.
@@ -53,13 +48,15 @@ impl Claim {
             }
             _ => {}
         }
-        let listener = UnixListener::bind(&socket).map_err(io("listen at", socket.clone()))?;
-        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(io("protect", socket))?;
+        let listener = socket::listen(&socket).map_err(io("listen at", socket.clone()))?;
+        #[cfg(unix)]
+        fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .map_err(io("protect", socket))?;
         Ok(Self { address: address.clone(), listener, _lock: lock })
     }
 
     /// Returns the socket's listener.
-    pub(crate) fn listener(&self) -> &UnixListener {
+    pub(crate) fn listener(&self) -> &Socket {
         &self.listener
     }
 
@@ -76,23 +73,13 @@ impl Drop for Claim {
     }
 }
 
-fn write_pid(lock: &mut File) -> std::io::Result<()> {
-    lock.set_len(0)?;
-    lock.rewind()?;
-    write!(lock, "{}", std::process::id())
-}
-
-fn pid_in(lock: &mut File) -> u32 {
-    let mut text = String::new();
-    // It says so for a human only; 0 while the other has not written it yet.
-    let _ = lock.take(16).read_to_string(&mut text);
-    text.trim().parse().unwrap_or(0)
+/// It says so for a human only; 0 while the other has not written it yet.
+fn pid_of_server(address: &Address) -> u32 {
+    fs::read_to_string(address.pid()).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use super::*;
     use crate::ModelFile;
 
@@ -109,7 +96,7 @@ mod tests {
         let first = Claim::take(&address).expect("nobody has it");
         let second = Claim::take(&address);
         assert!(matches!(second, Err(Error::Served { pid }) if pid == std::process::id()), "{second:?}");
-        assert!(UnixStream::connect(address.socket()).is_ok(), "the loser left the winner's socket alone");
+        assert!(socket::connect(&address.socket()).is_ok(), "the loser left the winner's socket alone");
         drop(first);
         assert!(!address.socket().exists());
         Claim::take(&address).expect("it is free again");
@@ -120,9 +107,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let address = address(dir.path());
         // A killed process leaves the file; closing the listener does not remove it.
-        drop(UnixListener::bind(address.socket()).expect("it can be bound"));
-        assert!(UnixStream::connect(address.socket()).is_err(), "it is stale");
+        drop(socket::listen(&address.socket()).expect("it can be bound"));
+        assert!(socket::connect(&address.socket()).is_err(), "it is stale");
         let _claim = Claim::take(&address).expect("the stale socket is no obstacle");
-        UnixStream::connect(address.socket()).expect("it is alive now");
+        socket::connect(&address.socket()).expect("it is alive now");
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::BufReader;
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use engine::{CancelToken, GenerateRequest, Generation, Link, Score, ScoreRequest};
 
+use crate::socket::Socket;
 use crate::start::Starter;
 use crate::wire::{Ask, Call, Hello, PROTOCOL, Reply, Tell, VERSION, Welcome, from_wire, to_wire};
 use crate::{Error, ModelFile, frame};
@@ -136,7 +136,7 @@ fn lost(message: String) -> engine::Error {
 /// One open connection.
 pub(crate) struct Connection {
     pub(crate) welcome: Welcome,
-    writer: Mutex<UnixStream>,
+    writer: Mutex<Socket>,
     waiting: Arc<Waiting>,
 }
 
@@ -145,7 +145,7 @@ struct Waiting(Mutex<Option<HashMap<u64, Sender<Tell>>>>);
 
 impl Connection {
     /// Says hello on a stream to the server of `model`, and waits for its answer until `deadline`.
-    pub(crate) fn open(stream: UnixStream, model: &ModelFile, deadline: Instant) -> Result<Self, Error> {
+    pub(crate) fn open(stream: Socket, model: &ModelFile, deadline: Instant) -> Result<Self, Error> {
         let lost = |error: std::io::Error| Error::Lost { reason: error.to_string() };
         // A server that loads its model answers when that is done.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -264,7 +264,7 @@ impl Waiting {
     }
 
     /// Hands out replies until the server ends or sends what is no reply.
-    fn hear(&self, mut reader: BufReader<UnixStream>) {
+    fn hear(&self, mut reader: BufReader<Socket>) {
         loop {
             match frame::read::<Reply>(&mut reader) {
                 Ok(Some(Reply { tell: Tell::Closing, .. })) => {}

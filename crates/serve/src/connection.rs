@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader};
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use engine::CancelToken;
 
-use crate::address::own_uid;
 use crate::admission::Permit;
 use crate::frame;
 use crate::server::Shared;
+use crate::socket::Socket;
 use crate::wire::{Ask, Call, Failed, Hello, PROTOCOL, Reply, Tell, VERSION, Welcome, from_wire, to_wire};
 
 /// How long a client may take to say who it is.
@@ -28,7 +27,7 @@ const N_MAX_ANSWERS: usize = 64;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Talks with one client until it is gone.
-pub(crate) fn run(shared: &Arc<Shared>, stream: UnixStream) {
+pub(crate) fn run(shared: &Arc<Shared>, stream: Socket) {
     if !is_owners(&stream) {
         tracing::warn!("a process of another user was refused");
         return;
@@ -54,20 +53,20 @@ pub(crate) fn run(shared: &Arc<Shared>, stream: UnixStream) {
 }
 
 /// The folder of the socket is the owner's alone; where the system tells who calls, that is looked at too.
-fn is_owners(stream: &UnixStream) -> bool {
+fn is_owners(stream: &Socket) -> bool {
     #[cfg(target_os = "linux")]
     return rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|caller| caller.uid.as_raw() == own_uid());
+        .is_ok_and(|caller| caller.uid.as_raw() == crate::address::own_uid());
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (stream, own_uid);
+        let _ = stream;
         true
     }
 }
 
 struct Client {
     shared: Arc<Shared>,
-    writer: Mutex<UnixStream>,
+    writer: Mutex<Socket>,
     running: Mutex<HashMap<u64, Running>>,
     is_gone: AtomicBool,
 }
@@ -90,7 +89,7 @@ struct Work {
 
 impl Client {
     /// Reads calls until the client ends, or sends what is no call.
-    fn listen(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
+    fn listen(self: &Arc<Self>, stream: Socket) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut is_known = false;
         loop {

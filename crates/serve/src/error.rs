@@ -85,9 +85,6 @@ pub enum Error {
     /// The model's file cannot be used; its own error says who can fix it.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// This system has no Unix sockets.
-    #[error("a shared engine is not supported on this system yet")]
-    NotYet,
 }
 
 impl Error {
@@ -107,6 +104,9 @@ impl Error {
                 std::io::ErrorKind::NotFound => Some("check the path"),
                 _ => Some("check the rights of the folder; `--in-process` does without a server"),
             },
+            Self::NotPrivate { .. } if cfg!(windows) => Some(
+                "set XDG_RUNTIME_DIR to a folder in your user profile; `--in-process` does without a server",
+            ),
             Self::NotPrivate { .. } => Some("`chmod 700` it, or remove it: it is made anew"),
             Self::OtherUser { .. } => {
                 Some("remove the socket, or set XDG_RUNTIME_DIR to a folder of your own")
@@ -124,7 +124,6 @@ impl Error {
             Self::Trace { .. } => Some("the lines before it are sound: `head -n` cuts the trace off there"),
             Self::NotServed => Some("`agent serve` starts one"),
             Self::Engine(source) => source.hint(),
-            Self::NotYet => Some("`--in-process` does without"),
             Self::Lost { .. } | Self::Served { .. } => None,
         }
     }

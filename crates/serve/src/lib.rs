@@ -4,6 +4,7 @@
 //! Out: a server that leaves when nobody needs it; an `Engine` whose model the server runs.
 //! A trace of requests that can be run again, where its user asks for one.
 //! Never: opens a network socket unless asked for HTTP, and then only on loopback (I-13); logs source text (I-9).
+//! On Windows as on Unix: what differs is marked by `cfg` in `address`, `claim`, `model` and `start`.
 //! Thread: `accept` takes connections, `client` reads one's frames, `request` works on one request, `http` is the
 //! HTTP face's runtime; at a client's end `link` reads the server's frames; `trace` writes a trace.
 //!
@@ -20,49 +21,30 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod admission;
+mod claim;
+mod client;
+mod connection;
 mod error;
+mod frame;
+mod http;
 mod log;
 mod metrics;
 mod model;
+mod server;
+mod socket;
+mod start;
 mod trace;
 mod wire;
 
-mod http;
-
-#[cfg(not(unix))]
-mod absent;
-#[cfg(unix)]
-mod address;
-#[cfg(unix)]
-mod claim;
-#[cfg(unix)]
-mod client;
-#[cfg(unix)]
-mod connection;
-#[cfg(unix)]
-mod frame;
-#[cfg(unix)]
-mod server;
-#[cfg(unix)]
-mod start;
-
-#[cfg(not(unix))]
-pub use absent::{
-    Address, Claim, ServeOptions, Starter, StopFlag, ask_status, ask_to_stop, become_detached,
-    connect_or_start, program_of_this_process, serve,
-};
-#[cfg(unix)]
 pub use address::Address;
-#[cfg(unix)]
 pub use claim::Claim;
 pub use error::Error;
 pub use http::HttpOptions;
 pub use log::BoundedLog;
 pub use model::ModelFile;
-#[cfg(unix)]
 pub use server::{ServeOptions, StopFlag, serve};
-#[cfg(unix)]
 pub use start::{
     Starter, ask_status, ask_to_stop, become_detached, connect_or_start, program_of_this_process,
 };

@@ -83,9 +83,12 @@ fn identity(_: &Path, metadata: &std::fs::Metadata) -> String {
     format!("{}:{}:{}:{seconds}.{nanos:09}", metadata.dev(), metadata.ino(), metadata.len())
 }
 
-#[cfg(not(unix))]
+/// The standard library does not tell a file's number on Windows yet, so there a hard link is another model.
+#[cfg(windows)]
 fn identity(path: &Path, metadata: &std::fs::Metadata) -> String {
-    format!("{}:{}:{:?}", path.display(), metadata.len(), metadata.modified().ok())
+    use std::os::windows::fs::MetadataExt as _;
+    let (created, written) = (metadata.creation_time(), metadata.last_write_time());
+    format!("{}:{}:{created}:{written}", path.display(), metadata.len())
 }
 
 /// FNV-1a, 64 bits: the same in every build of every version, unlike the standard library's hasher. Nobody but the

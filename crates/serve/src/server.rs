@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use serde_json::json;
 use crate::admission::{Admission, Presence};
 use crate::http::{self, HttpOptions};
 use crate::metrics::{Metrics, resident_bytes};
+use crate::socket::{self, Socket};
 use crate::{Claim, Error, ModelFile, connection};
 
 /// Most clients at once; each has two threads at most beside its requests.
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
     is_leaving: AtomicBool,
     next_key: AtomicU64,
     /// To wake their threads when the server leaves.
-    streams: Mutex<HashMap<u64, UnixStream>>,
+    streams: Mutex<HashMap<u64, Socket>>,
 }
 
 /// Serves until the flag is raised, a client asks to stop, or the idle time is over. `on_ready` hears when it begins,
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// Remembers a client's stream until the guard is dropped, or returns `None` when it must go at once.
-    fn remember(&self, stream: &UnixStream) -> Option<u64> {
+    fn remember(&self, stream: &Socket) -> Option<u64> {
         let stream = stream.try_clone().ok()?;
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,7 +232,7 @@ impl Accepting {
 impl Drop for Accepting {
     fn drop(&mut self) {
         // A call of our own wakes it, and it sees that the server is leaving.
-        let is_awake = UnixStream::connect(self.claim.address().socket()).is_ok();
+        let is_awake = socket::connect(&self.claim.address().socket()).is_ok();
         if let Some(thread) = self.thread.take().filter(|_| is_awake) {
             let _ = thread.join();
         }
@@ -240,12 +240,13 @@ impl Drop for Accepting {
 }
 
 fn accept(claim: &Claim, shared: &Arc<Shared>) {
-    for stream in claim.listener().incoming() {
+    loop {
+        let accepted = claim.listener().accept();
         if shared.is_leaving.load(Ordering::Acquire) {
             return;
         }
-        let stream = match stream {
-            Ok(stream) => stream,
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, mostly: some come back when a client leaves.
                 tracing::warn!(%error, "a client could not be taken");

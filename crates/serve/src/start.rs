@@ -1,13 +1,12 @@
 //! Finds the server of a model, or starts it.
 //!
 //! In: an address and how to start the program. Out: an open connection, an [`Engine`] over it.
-//! Never: waits for ever; hands the server this process's terminal, open files, or the HTTP key.
+//! Never: waits for ever; hands the server this process's terminal, open files, or the HTTP key. (On Windows it inherits
+//! the handles that this process inherited, until `CommandExt::inherit_handles` is stable: rust-lang/rust#146407.)
 //! Thread: the caller's; `reap` waits for a started server, so that it leaves no zombie.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use engine::Engine;
 use serde_json::Value;
 
 use crate::client::{Client, Connection};
+use crate::socket::{self, Socket};
 use crate::wire::{Ask, Call, Reply, Tell};
 use crate::{Address, Error, ModelFile, frame};
 
@@ -31,15 +31,24 @@ const N_MAX_STARTS: usize = 3;
 const N_MAX_REASON_BYTES: usize = 4096;
 
 /// Variables a server needs: to find its files, its libraries and its language. `TANDEM_*` but the key come too.
+/// Windows opens no socket without `SYSTEMROOT`.
 const KEPT_VARIABLES: &[&str] = &[
+    "APPDATA",
     "HOME",
     "LANG",
     "LC_ALL",
     "LD_LIBRARY_PATH",
+    "LOCALAPPDATA",
     "PATH",
     "RUST_BACKTRACE",
+    "SYSTEMDRIVE",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
     "TMPDIR",
     "USER",
+    "USERNAME",
+    "USERPROFILE",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
     "XDG_DATA_HOME",
@@ -92,14 +101,15 @@ pub fn ask_to_stop(address: &Address) -> Result<(), Error> {
     ask(address, Ask::Shutdown).map(|_| ())
 }
 
-/// Makes this process the leader of its own session, so that a closed terminal or editor does not end it.
+/// Makes this process the leader of its own session, so that a closed terminal or editor does not end it. On Windows
+/// whoever started it has seen to that.
 ///
 /// # Errors
 /// [`Error::Start`] when it is the leader of a process group already.
 pub fn become_detached() -> Result<(), Error> {
-    rustix::process::setsid()
-        .map(|_| ())
-        .map_err(|errno| Error::Start { reason: io::Error::from(errno).to_string() })
+    #[cfg(unix)]
+    rustix::process::setsid().map_err(|errno| Error::Start { reason: io::Error::from(errno).to_string() })?;
+    Ok(())
 }
 
 /// Returns the running program, even if its file has been replaced since: client and server are of one version.
@@ -108,7 +118,8 @@ pub fn become_detached() -> Result<(), Error> {
 /// [`Error::Io`] where the system does not tell.
 pub fn program_of_this_process() -> Result<PathBuf, Error> {
     let path = Path::new("/proc/self/exe");
-    if path.exists() {
+    // Not where anybody could make such a file: on Windows it would be one of the current drive.
+    if cfg!(target_os = "linux") && path.exists() {
         return Ok(path.to_owned());
     }
     std::env::current_exe().map_err(|source| Error::Io { action: "find", path: path.to_owned(), source })
@@ -149,7 +160,8 @@ impl Starter {
     fn start(&self) -> Result<Receiver<String>, Error> {
         let io = |source| Error::Io { action: "start", path: self.program.clone(), source };
         let mut command = Command::new(&self.program);
-        command.arg0("agent").args(&self.args).current_dir("/");
+        command.args(&self.args).current_dir("/");
+        detach(&mut command);
         // What it says is read here for as long as it starts: a pipe of its own, never our terminal.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_kept(name)));
@@ -167,9 +179,28 @@ impl Starter {
     }
 }
 
+/// On Unix the program detaches itself ([`become_detached`]), and is called by its name, not by a path in `/proc`.
+#[cfg(unix)]
+fn detach(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    command.arg0("agent");
+}
+
+/// It gets a console of its own that nobody sees, so that a closed terminal does not end it.
+/// Source: "Process Creation Flags" of the Windows API.
+#[cfg(windows)]
+fn detach(command: &mut Command) {
+    use std::os::windows::process::CommandExt as _;
+    const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+    const CREATE_NO_WINDOW: u32 = 0x0800_0000;
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP | CREATE_NO_WINDOW);
+}
+
 fn is_kept(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
-    KEPT_VARIABLES.contains(&name) || name.starts_with("TANDEM_") && name != KEY_VARIABLE
+    // Windows writes its own as `Path` and `SystemRoot`, and finds them in any case.
+    let name = if cfg!(windows) { name.to_ascii_uppercase() } else { name.to_owned() };
+    KEPT_VARIABLES.contains(&&*name) || name.starts_with("TANDEM_") && name != KEY_VARIABLE
 }
 
 /// Waits for a server's end and returns its complaint.
@@ -193,9 +224,9 @@ fn reason_of_end(mut child: Child) -> String {
 }
 
 /// Calls at an address; `None` when nobody is there.
-fn call(address: &Address) -> Result<Option<UnixStream>, Error> {
+fn call(address: &Address) -> Result<Option<Socket>, Error> {
     let socket = address.socket();
-    let stream = match UnixStream::connect(&socket) {
+    let stream = match socket::connect(&socket) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
@@ -236,11 +267,15 @@ mod tests {
             ("TANDEM_API_KEY", false),
             ("AWS_SECRET_ACCESS_KEY", false),
             ("SSH_AUTH_SOCK", false),
+            ("Path", cfg!(windows)),
+            ("SystemRoot", cfg!(windows)),
+            ("Tandem_Api_Key", false),
         ] {
             assert_eq!(is_kept(OsStr::new(name)), expected, "{name}");
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_server_that_does_not_start_tells_why_and_one_that_is_not_needed_nothing() {
         let check = |script: &str, expected: &str| {

@@ -30,7 +30,8 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.commands.registerCommand("tandem.showLog", () => log.show()),
     vscode.workspace.onDidChangeConfiguration((event) => {
       // All else the server hears of by itself.
-      if (["enabled", "agentPath", "model"].some((key) => event.affectsConfiguration(`tandem.${key}`))) {
+      const forStart = ["enabled", "agentPath", "model", "endpoint", "endpointModel"];
+      if (forStart.some((key) => event.affectsConfiguration(`tandem.${key}`))) {
         void enqueue(restart);
       }
     }),

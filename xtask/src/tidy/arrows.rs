@@ -41,6 +41,7 @@ const OWNERS: &[(&str, &str, &str)] = &[
     ("reqwest", "models", "only models may fetch (I-13)"),
     ("axum*", "serve", "only serve answers HTTP, on loopback (I-13)"),
     ("hyper*", "serve", "only serve answers HTTP, on loopback; hyper's client is not built (I-13)"),
+    ("socket2", "serve", "only serve opens sockets between processes (I-13)"),
     ("zip", "models", "only models opens packages"),
     ("clap*", "cli", "only cli knows the command line"),
     ("indicatif", "cli", "only cli draws on the terminal"),

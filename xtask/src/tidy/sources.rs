@@ -84,7 +84,15 @@ const RULES: &[Words] = &[
         hint: "only agent::accept writes the user's tree; return the value to it, or use the sandbox",
     },
     Words {
-        words: &["TcpStream", "TcpSocket", "TcpListener", "UdpSocket", "ToSocketAddrs"],
+        words: &[
+            "TcpStream",
+            "TcpSocket",
+            "TcpListener",
+            "UdpSocket",
+            "ToSocketAddrs",
+            "Domain::IPV4",
+            "Domain::IPV6",
+        ],
         // The HTTP face of `agent serve` listens on loopback when its user asks for it; it calls nobody.
         allowed: &["crates/models/", "crates/serve/src/http/listener.rs"],
         scope: &["crates/"],
@@ -93,7 +101,7 @@ const RULES: &[Words] = &[
         hint: "only models may fetch, and only serve/src/http/listener.rs listens",
     },
     Words {
-        words: &["UnixStream", "UnixListener", "UnixDatagram"],
+        words: &["UnixStream", "UnixListener", "UnixDatagram", "Domain::UNIX"],
         allowed: &["crates/serve/"],
         scope: &["crates/"],
         in_tests: false,

@@ -199,6 +199,11 @@ fn a_socket_a_print_a_nameless_thread_and_unsafe_code_are_found() {
         "2: `TcpListener` opens a network socket outside models and serve's listener (I-13)",
     );
     expect_in(
+        "crates/serve/src/socket.rs",
+        "fn f() { socket2::Domain::IPV4 }\n",
+        "2: `Domain::IPV4` opens a network socket outside models and serve's listener (I-13)",
+    );
+    expect_in(
         "crates/lsp/src/server.rs",
         "use std::os::unix::net::UnixStream;\n",
         "2: `UnixStream` opens a socket outside serve",
