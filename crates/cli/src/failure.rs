@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// What `agent` exits with. Also in README.md.
+#[cfg_attr(windows, expect(dead_code, reason = "some are of `fix` alone"))]
 pub(crate) mod code {
     pub(crate) const OK: u8 = 0;
     /// Our fault.
@@ -99,6 +100,7 @@ impl From<engine::Error> for Failure {
     }
 }
 
+#[cfg(unix)]
 impl From<agent::Error> for Failure {
     fn from(error: agent::Error) -> Self {
         use agent::Error as E;

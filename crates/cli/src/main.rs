@@ -1,6 +1,6 @@
 //! The one binary, `agent`; a subcommand a file.
 //!
-//! In: a command line. Out: an exit code, which README.md lists.
+//! In: a command line. Out: an exit code, which README.md lists. `fix` and `proposals` are there on Unix only.
 //! Never: anything but the asked-for answer on stdout; words for a human go to stderr.
 
 #![forbid(unsafe_code)]
@@ -15,16 +15,22 @@ macro_rules! say {
 
 mod bench;
 mod complete;
+#[cfg(unix)]
 mod diff_view;
+#[cfg(unix)]
 mod endpoint;
 mod failure;
+#[cfg(unix)]
 mod fix;
 mod lsp;
 mod model;
 mod models;
+#[cfg(unix)]
 mod proposals;
 mod serve;
+#[cfg(unix)]
 mod settings;
+#[cfg(unix)]
 mod template;
 mod trace;
 
@@ -44,9 +50,11 @@ struct Cli {
 enum Command {
     Bench(bench::BenchArgs),
     Complete(complete::CompleteArgs),
+    #[cfg(unix)]
     Fix(fix::FixArgs),
     Lsp(lsp::LspArgs),
     Models(models::ModelsArgs),
+    #[cfg(unix)]
     Proposals(proposals::ProposalsArgs),
     Serve(serve::ServeArgs),
 }
@@ -60,9 +68,11 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Bench(args) => bench::run(&args),
         Command::Complete(args) => complete::run(&args),
+        #[cfg(unix)]
         Command::Fix(args) => fix::run(&args),
         Command::Lsp(args) => lsp::run(&args),
         Command::Models(args) => models::run(&args),
+        #[cfg(unix)]
         Command::Proposals(args) => proposals::run(&args),
         Command::Serve(args) => serve::run(&args),
     };

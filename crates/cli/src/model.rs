@@ -62,6 +62,7 @@ pub(crate) struct EngineArgs {
 
 impl EngineArgs {
     /// Returns whether the command line names a model of this machine, or how it is run.
+    #[cfg_attr(windows, expect(dead_code, reason = "`fix` alone asks"))]
     pub(crate) fn is_named(&self) -> bool {
         self.model.model.is_some() || self.model.kv.is_some() || self.in_process
     }

@@ -95,11 +95,12 @@ fn record(
     let header = TraceHeader::new(&engine, kv, &installed.entry.name, sha256, installed.bytes);
     let writer = Arc::new(TraceWriter::start(create(path)?, path, header, n_max_bytes)?);
     tracing::info!(path = %path.display(), "every request is recorded, source text included");
-    say!("every request is recorded in {}, source text included; only you can read it", path.display());
+    let readers = if cfg!(unix) { "only you" } else { "whoever can open its folder" };
+    say!("every request is recorded in {}, source text included; {readers} can read it", path.display());
     Ok((engine.with_recorder(Arc::<TraceWriter>::clone(&writer)), Some(writer)))
 }
 
-/// Makes a file that nobody but its owner can open.
+/// Makes a file that nobody but its owner can open; on Windows, nobody who cannot open what else is in its folder.
 fn create(path: &Path) -> Result<File, Failure> {
     let mut options = File::options();
     options.write(true).create_new(true);
