@@ -35,11 +35,15 @@ const STEPS: &[Step] = &[
     Step { name: "model", run: run_model },
     Step { name: "test", run: runner::run },
     Step { name: "eval", run: eval::run },
-    Step { name: REMOTE, run: run_remote },
+    Step { name: "remote", run: run_remote },
+    Step { name: "windows", run: run_windows },
 ];
 
-/// The step that runs only where it is named: it builds llama.cpp, 8 minutes of one core.
-const REMOTE: &str = "remote";
+/// The steps that run only where they are named: the one builds llama.cpp, 8 minutes of one core, the other checks all
+/// dependencies again.
+const ON_REQUEST: &[&str] = &["remote", "windows"];
+/// The target that Debian has a C compiler for.
+const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
 /// Which steps to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,7 +75,7 @@ impl Selection {
 
     fn includes(&self, step: &str) -> bool {
         let named = |list: &[String]| list.iter().any(|name| name == step);
-        let is_wanted = if self.only.is_empty() { step != REMOTE } else { named(&self.only) };
+        let is_wanted = if self.only.is_empty() { !ON_REQUEST.contains(&step) } else { named(&self.only) };
         is_wanted && !named(&self.skip)
     }
 }
@@ -84,6 +88,17 @@ fn run_remote(root: &Path) -> Result<Closing, String> {
     command.env("TANDEM_AGENT", model::agent_binary(root)?).env("TANDEM_TEST_MODEL", model::path(root)?);
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
+}
+
+/// Checks that the program and the server's tests compile for Windows; it runs nothing.
+fn run_windows(root: &Path) -> Result<Closing, String> {
+    needs::install_missing_for_windows()?;
+    let status = Command::new("rustup").current_dir(root).args(["target", "add", WINDOWS]).status();
+    if !status.map_err(|error| format!("cannot run rustup: {error}"))?.success() {
+        return Err(format!("rustup cannot install {WINDOWS}"));
+    }
+    cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "cli"])?;
+    cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "serve", "--lib", "--tests"])
 }
 
 /// Runs the selected steps.
@@ -194,8 +209,8 @@ mod tests {
         assert!(!selection.includes("tidy"));
         assert!(!selection.includes("test"));
         let left_out = STEPS.iter().filter(|step| !Selection::default().includes(step.name));
-        assert!(left_out.map(|step| step.name).eq([REMOTE]), "all but what is on request");
-        assert!(Selection::parse(&["--only", REMOTE]).expect("known").includes(REMOTE));
+        assert!(left_out.map(|step| step.name).eq(ON_REQUEST.iter().copied()), "all but what is on request");
+        assert!(Selection::parse(&["--only", "remote"]).expect("known").includes("remote"));
     }
 
     #[test]

@@ -55,16 +55,39 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What a build for Windows takes from here beside that.
+const WINDOWS_NEEDS: &[Need] = &[
+    Need {
+        probe: &["x86_64-w64-mingw32-gcc", "--version"],
+        packages: &["gcc-mingw-w64-x86-64"],
+        hint: "MinGW's C compiler (git2 and tree-sitter build C)",
+    },
+    Need {
+        probe: &["x86_64-w64-mingw32-g++", "--version"],
+        packages: &["g++-mingw-w64-x86-64"],
+        hint: "MinGW's C++ compiler",
+    },
+];
+
 /// Installs what is missing and can be installed; names the rest.
 pub fn install_missing() -> Result<(), String> {
-    let missing = missing();
+    install(NEEDS)
+}
+
+/// The same for a build for Windows.
+pub fn install_missing_for_windows() -> Result<(), String> {
+    install(WINDOWS_NEEDS)
+}
+
+fn install(needs: &'static [Need]) -> Result<(), String> {
+    let missing = missing(needs);
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
     if !packages.is_empty() && can_install() {
         println!("installing {}", packages.join(" "));
         apt_get(&["update"])?;
         apt_get(&[&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat())?;
     }
-    match self::missing().as_slice() {
+    match self::missing(needs).as_slice() {
         [] => {
             println!("all there");
             Ok(())
@@ -73,8 +96,8 @@ pub fn install_missing() -> Result<(), String> {
     }
 }
 
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !succeeds(need.probe)).collect()
+fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().filter(|need| !succeeds(need.probe)).collect()
 }
 
 fn describe(needs: &[&Need]) -> String {
