@@ -5,6 +5,7 @@
 //! Thread: the caller's serves; the model is fetched, and the engine's process reached, on the server's completion
 //! thread.
 
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::endpoint::{EndpointModel, GhostEndpointArgs, Patient};
 use crate::failure::{Failure, code};
 use crate::model::{EngineArgs, share_or_load};
 use crate::models::{announcement, chosen};
+use crate::stats;
 
 /// Serve an editor: ghost text over the Language Server Protocol
 #[derive(Args, Debug)]
@@ -39,10 +41,9 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     let (working, stopped) = mpsc::channel::<()>();
     let (engine_args, flag) = (args.engine.clone(), Arc::clone(&cancel));
     let chosen = args.endpoint.choose();
-    let complete = match &chosen {
-        Ok(Some(model)) => model.options(),
-        _ => Options::default(),
-    };
+    let endpoint = chosen.as_ref().ok().and_then(Option::as_ref);
+    let complete = endpoint.map_or_else(Options::default, EndpointModel::options);
+    let memory = memory_of(args, endpoint);
     let load_model = Box::new(move |hear: &mut dyn FnMut(LoadStep)| {
         let _working = working;
         // An editor shows what keeps the model away, but not what a server says that does not start.
@@ -53,12 +54,22 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
         };
         model.map_err(|failure| for_editor(&failure))
     });
-    let options = ServerOptions { load_model, complete, on_fate: Box::new(|_| {}) };
+    let options = ServerOptions { load_model, complete, memory };
     let end = lsp::serve(options).map_err(|error| Failure::new(code::INTERNAL, &error))?;
     // The fetch runs in a child process, which must not outlive us.
     cancel.cancel();
     let _ = stopped.recv_timeout(STOP_FETCH);
     Ok(end.exit_code())
+}
+
+/// Returns the file that remembers what becomes of the model's ghost text, if it can have one.
+fn memory_of(args: &LspArgs, endpoint: Option<&EndpointModel>) -> Option<PathBuf> {
+    let dirs = Dirs::from_env().ok()?;
+    let name = match endpoint {
+        Some(model) => model.url().to_owned(),
+        None => chosen(&Catalogue::load(&dirs).ok()?, args.engine.model.model.as_deref()).ok()?.name,
+    };
+    Some(stats::file_of(&dirs, &name))
 }
 
 /// Returns an endpoint's model, once its user has been told where the text goes.

@@ -25,14 +25,17 @@ mod fix;
 mod lsp;
 mod model;
 mod models;
+mod place;
 #[cfg(unix)]
 mod proposals;
 mod serve;
 #[cfg(unix)]
 mod settings;
+mod stats;
 #[cfg(unix)]
 mod template;
 mod trace;
+mod why;
 
 use std::process::ExitCode;
 
@@ -57,6 +60,8 @@ enum Command {
     #[cfg(unix)]
     Proposals(proposals::ProposalsArgs),
     Serve(serve::ServeArgs),
+    Stats(stats::StatsArgs),
+    Why(why::WhyArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +80,8 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Command::Proposals(args) => proposals::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Why(args) => why::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

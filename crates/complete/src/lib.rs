@@ -35,6 +35,12 @@ use prompt::Prompt;
 use trim::StopRule;
 use window::Window;
 
+/// Returns the id that editors know a file's language by, if its name tells.
+#[must_use]
+pub fn language_id(path: &std::path::Path) -> Option<&'static str> {
+    syntax::Language::of(path).map(syntax::Language::id)
+}
+
 /// Returns the ghost text for a cursor, or why there is none.
 ///
 /// `previous` is what is left of an earlier answer nearby, or empty; it only makes the answer come sooner. `on_text`

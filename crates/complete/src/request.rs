@@ -164,6 +164,29 @@ impl NoneReason {
             Self::Unavailable => "unavailable",
         }
     }
+
+    /// Returns the reason as the end of a sentence, with what can be done about it.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::NothingBefore => "nothing stands before the cursor that could be gone on with",
+            Self::InsideWord => "the cursor is inside a word; the key for ghost text shows it all the same",
+            Self::TextBehind => {
+                "much text stands behind the cursor in its line; the key for ghost text shows it all the same"
+            }
+            Self::Disabled => "the settings say `enable = false`",
+            Self::DisabledLanguage => "the settings allow no ghost text in this language",
+            Self::SecretFile => "the file's name says that it may hold secrets, so no model sees it",
+            Self::Snoozed => "it is snoozed; the key for ghost text shows it all the same",
+            Self::Cancelled => "the editor wanted no answer any more",
+            Self::NothingToAdd => "the model had nothing to add",
+            Self::AddsError => "what the model wrote would add a syntax error",
+            Self::Rejected => "it was shown here before, and something else was typed",
+            Self::Unsure => "the model was too unsure of it; the key for ghost text shows it all the same",
+            Self::Repeats => "the model said the same again and again",
+            Self::AlreadyThere => "what the model wrote follows the cursor already",
+            Self::Unavailable => "the model cannot be reached now; a message has said why",
+        }
+    }
 }
 
 /// What it took.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use complete::cache::typed_since;
-use complete::{Answer, Request};
+use complete::{Answer, Calibration, Request};
 use text::{ByteOffset, Snapshot};
 
 /// Ghost texts of which it is not known yet what becomes of them.
@@ -29,7 +29,7 @@ const N_MAX_CLOSERS: usize = 4;
 /// First [`Fate::Shown`]; then [`Fate::PartlyAccepted`] each time more of it is taken; then at most one of
 /// [`Fate::Accepted`] and [`Fate::Rejected`]. One that has neither was passed over: its user went elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It was put before the user's eyes.
     Shown,
     /// A word or a line of it was taken, or it was typed so far and left then.
@@ -48,42 +48,42 @@ pub enum Fate {
 
 /// What the model thought of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// The probability of being right that it was shown with, 0 to 1.
-    pub confidence: f32,
+    pub(crate) confidence: f32,
     /// Mean natural logarithm of the probabilities of its first line's tokens.
-    pub mean_logprob: f32,
+    pub(crate) mean_logprob: f32,
     /// Tokens of its first line.
-    pub n_tokens: usize,
+    pub(crate) n_tokens: usize,
     /// Bytes of the answer that had been typed when it was shown.
-    pub n_typed: usize,
+    pub(crate) n_typed: usize,
 }
 
 /// What became of which ghost text.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FateEvent {
+pub(crate) struct FateEvent {
     /// What became of it.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
     /// The document's URI.
-    pub uri: String,
+    pub(crate) uri: String,
     /// The document's language, in the editor's word.
-    pub language_id: String,
+    pub(crate) language_id: String,
     /// The cursor's line, from 0.
-    pub line: u32,
+    pub(crate) line: u32,
     /// The cursor.
-    pub offset: ByteOffset,
+    pub(crate) offset: ByteOffset,
     /// The whole text that was shown, with the document's line ends.
-    pub insert: String,
+    pub(crate) insert: String,
     /// Characters of it that were typed key by key. Less than all of it, where it was accepted, is what was saved.
-    pub n_typed_chars: usize,
+    pub(crate) n_typed_chars: usize,
     /// What the model thought of it.
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
     /// How long ago it was shown.
-    pub since_shown: Duration,
+    pub(crate) since_shown: Duration,
 }
 
 /// Hears what becomes of ghost text, on the main loop: it must not wait.
-pub type OnFate = Box<dyn FnMut(&FateEvent) + Send>;
+pub(crate) type OnFate = Box<dyn FnMut(&FateEvent) + Send>;
 
 /// The ghost texts that may still be typed, accepted or turned down.
 pub(crate) struct Fates {
@@ -135,11 +135,11 @@ struct Item {
 
 impl Evidence {
     /// Returns what the model thought of an answer of which `n_typed` bytes are typed.
-    pub(crate) fn new(answer: &Answer, n_typed: usize) -> Self {
+    pub(crate) fn new(answer: &Answer, n_typed: usize, calibration: &Calibration) -> Self {
         let n_tokens = answer.logprobs.len();
         Self {
-            confidence: answer.confidence(n_typed),
-            mean_logprob: answer.logprobs.iter().sum::<f32>() / n_tokens.max(1) as f32,
+            confidence: answer.confidence(n_typed, calibration),
+            mean_logprob: complete::mean_logprob(&answer.logprobs),
             n_tokens,
             n_typed,
         }

@@ -6,6 +6,7 @@
 //! just that.
 //! Thread: main.
 
+mod account;
 mod record;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use crate::completion::{self, Job, LoadModel, Outcome, Work};
 use crate::fate::{Evidence, Fates, OnFate, Showing};
 use crate::from_proto::{Cursor, Selected};
 use crate::main_loop::{Answer, Event, Shown};
+use crate::memory::Note;
 use crate::permit::Permit;
 use crate::progress;
 use crate::status::{Pace, State};
@@ -76,6 +78,7 @@ struct Running {
     heard: Arc<Mutex<String>>,
     cancel: CancelToken,
     is_ahead: bool,
+    since: Instant,
     /// Since when nobody waits for it.
     unwanted: Option<Instant>,
 }
@@ -267,7 +270,7 @@ impl Ghosts {
             return Some(open);
         };
         let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
-        let evidence = Evidence::new(found.answer, found.n_typed);
+        let evidence = Evidence::new(found.answer, found.n_typed, &options.calibration);
         let origin = Origin::Cache { n_typed: found.n_typed, evidence };
         let result = found.result;
         self.plan_ahead(&open.uri, &open.place, rest);
@@ -309,7 +312,8 @@ impl Ghosts {
     fn completed(&mut self, running: Running, asker: Option<Waiting>, completion: Completion) {
         let Completion { result, answer, prompt, statistics } = completion;
         let logprobs = answer.as_ref().map(|answer| answer.logprobs.clone()).unwrap_or_default();
-        let evidence = answer.as_ref().map(|answer| Evidence::new(answer, 0)).unwrap_or_default();
+        let evidence = answer.as_ref().map(|answer| Evidence::new(answer, 0, &self.options.calibration));
+        let evidence = evidence.unwrap_or_default();
         if let Some(answer) = answer.filter(|_| !matches!(result, Err(NoneReason::Cancelled))) {
             if let Some(open) = &asker {
                 self.plan_ahead(&open.uri, &open.place, answer.clone());
@@ -398,7 +402,8 @@ impl Ghosts {
             heard: Arc::clone(&heard),
             cancel: cancel.clone(),
         };
-        self.running = Some(Running { key, uri, place, heard, cancel, is_ahead, unwanted: None });
+        let since = Instant::now();
+        self.running = Some(Running { key, uri, place, heard, cancel, is_ahead, since, unwanted: None });
         if self.jobs.try_send(job).is_err() {
             // It panicked where it must not.
             self.no_model("the completion thread is gone: restart the language server".to_owned());
@@ -506,6 +511,18 @@ impl Ghosts {
         self.permit.settings(uri).options(self.options)
     }
 
+    /// How sure an answer is.
+    pub(crate) fn set_calibration(&mut self, calibration: complete::Calibration) {
+        self.options.calibration = calibration;
+    }
+
+    /// Returns how long the engine has worked on a job, and on which language, if it is the one that runs.
+    pub(crate) fn worked(&self, key: u64) -> Option<Note> {
+        let running = self.running.as_ref().filter(|running| running.key == key)?;
+        let language_id = self.permit.language_id(&running.uri).to_owned();
+        Some(Note::Worked { language_id, time: running.since.elapsed() })
+    }
+
     /// What becomes of what is shown.
     pub(crate) fn fates(&mut self) -> &mut Fates {
         &mut self.fates
@@ -561,7 +578,8 @@ impl Ghosts {
             GhostText { insert, ..ghost }
         });
         let why = result.as_ref().err().map_or("shown", |reason| reason.name());
-        self.records.insert(&open, why, result.as_ref().ok(), origin);
+        let options = self.options(&open.uri);
+        self.records.insert(&open, result.as_ref().map_err(|reason| *reason), origin, &options);
         let answer = match result {
             Ok(ghost) => Answer::Ghost(self.shown(&open, ghost, origin.evidence())),
             Err(_) => Answer::Nothing,

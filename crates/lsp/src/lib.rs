@@ -19,7 +19,9 @@ mod fate;
 mod folders;
 mod from_proto;
 mod ghost;
+mod kept;
 mod main_loop;
+mod memory;
 mod permit;
 mod progress;
 mod server;
@@ -31,7 +33,7 @@ mod transport;
 
 pub use completion::{LoadModel, LoadPhase, LoadStep};
 pub use error::Error;
-pub use fate::{Evidence, Fate, FateEvent, OnFate};
+pub use memory::{Counts, Memory, Still};
 pub use server::{ServerOptions, SessionEnd, serve, serve_on};
 pub use settings::{Context, Settings};
 

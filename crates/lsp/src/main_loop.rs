@@ -5,22 +5,25 @@
 //! Thread: main.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use complete::Options;
 use complete::clean::Seen;
+use complete::{Calibration, Options};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde_json::{Value, json};
-use text::{Position, PositionEncoding};
+use text::{Document, Position, PositionEncoding};
 use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{LoadModel, Outcome};
 use crate::documents::{Changed, Documents};
 use crate::editor::Can;
-use crate::fate::OnFate;
+use crate::fate::{FateEvent, OnFate};
 use crate::from_proto::{Asked, Client, Command, Told};
 use crate::ghost::Ghosts;
+use crate::kept::Keeping;
+use crate::memory::{Note, Remembering};
 use crate::progress;
 use crate::status::State;
 
@@ -55,6 +58,8 @@ pub(crate) enum Event {
     },
     /// The model cannot be had, and why.
     NoModel(String),
+    /// What was learnt of how sure an answer is.
+    Calibrated(Calibration),
     /// The editor shuts the session down: nobody wants what is still open.
     AnswerAll,
     /// The transport has ended.
@@ -106,6 +111,12 @@ pub(crate) struct MainLoop {
     is_initialized: bool,
     /// What the editor was last told that we are about.
     state: Option<State>,
+    /// What became of ghost text in this turn.
+    fates: mpsc::Receiver<FateEvent>,
+    keeping: Keeping,
+    /// `None` where nothing is to be remembered.
+    memory: Option<Remembering>,
+    on_fate: OnFate,
     progress: progress::Handle,
 }
 
@@ -113,14 +124,24 @@ impl MainLoop {
     pub(crate) fn new(
         load: LoadModel,
         options: Options,
+        memory: Option<Remembering>,
         on_fate: OnFate,
         events: Sender<Event>,
         progress: progress::Handle,
     ) -> Self {
+        let (sender, fates) = mpsc::channel();
+        let note_fate = Box::new(move |event: &FateEvent| {
+            // It fails only when the session is over.
+            let _ = sender.send(event.clone());
+        });
         Self {
             encoding: PositionEncoding::default(),
             documents: Documents::default(),
-            ghosts: Ghosts::new(load, options, on_fate, events, progress.clone()),
+            ghosts: Ghosts::new(load, options, note_fate, events, progress.clone()),
+            fates,
+            keeping: Keeping::default(),
+            memory,
+            on_fate,
             can: Can::default(),
             is_initialized: false,
             state: None,
@@ -131,7 +152,8 @@ impl MainLoop {
     /// Works until the transport has ended.
     pub(crate) fn run(mut self, events: &Receiver<Event>) {
         loop {
-            let deadlines = [self.ghosts.deadline(), self.ghosts.permit().snoozed_until()];
+            let snoozed_until = self.ghosts.permit().snoozed_until();
+            let deadlines = [self.ghosts.deadline(), snoozed_until, self.keeping.deadline()];
             let event = match deadlines.into_iter().flatten().min() {
                 Some(at) => events.recv_deadline(at),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -141,6 +163,7 @@ impl MainLoop {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => {
                     self.ghosts.tick();
+                    self.look_for_kept();
                     self.tell_state();
                     continue;
                 }
@@ -157,12 +180,36 @@ impl MainLoop {
                     self.documents.distrust(&uri);
                 }
             }
+            self.hear_fates();
             self.tell_state();
             if started.elapsed() > SLOW_TURN {
                 tracing::warn!(event = name, ms = started.elapsed().as_millis() as u64, "slow turn");
             }
         }
         self.ghosts.answer_all("end");
+    }
+
+    fn note(&self, note: Note) {
+        if let Some(memory) = &self.memory {
+            memory.note(note);
+        }
+    }
+
+    /// Takes note of what became of ghost text.
+    fn hear_fates(&mut self) {
+        while let Ok(event) = self.fates.try_recv() {
+            self.keeping.hear(&event, Instant::now());
+            (self.on_fate)(&event);
+            self.note(Note::Fate(event));
+        }
+    }
+
+    /// Looks whether what was taken a while ago still stands.
+    fn look_for_kept(&mut self) {
+        let documents = &self.documents;
+        for kept in self.keeping.due(Instant::now(), |uri| documents.get(uri).map(Document::snapshot)) {
+            self.note(Note::Kept(kept));
+        }
     }
 
     fn turn(&mut self, event: Event) {
@@ -195,7 +242,13 @@ impl MainLoop {
             },
             Event::Loaded(fraction) => self.ghosts.loaded(fraction),
             Event::Ready => self.ghosts.ready(),
-            Event::Done { key, outcome, seen } => self.ghosts.done(key, outcome, seen),
+            Event::Done { key, outcome, seen } => {
+                if let Some(worked) = self.ghosts.worked(key) {
+                    self.note(worked);
+                }
+                self.ghosts.done(key, outcome, seen);
+            }
+            Event::Calibrated(calibration) => self.ghosts.set_calibration(calibration),
             Event::NoModel(reason) => self.ghosts.no_model(reason),
             Event::AnswerAll => self.ghosts.answer_all("shutdown"),
             Event::End => {}
@@ -402,6 +455,7 @@ impl Event {
             Self::Asked { asked: Asked::Why { .. }, .. } => "why",
             Self::Ready => "ready",
             Self::Done { .. } => "done",
+            Self::Calibrated(_) => "calibrated",
             Self::NoModel(_) => "no model",
             Self::AnswerAll => "shutdown",
             Self::End => "end",

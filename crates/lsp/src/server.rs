@@ -4,7 +4,9 @@
 //! Thread: the caller's runs the transport; it starts `main`, which starts `completion`.
 //! Source: LSP 3.17, "Server lifecycle".
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
@@ -20,9 +22,13 @@ use tower_lsp::{LanguageServer, LspService};
 use crate::fate::OnFate;
 use crate::from_proto::Told;
 use crate::main_loop::{Event, MainLoop};
+use crate::memory::Remembering;
 use crate::service::{Ordered, Phase};
 use crate::transport::{self, InputEnd};
 use crate::{Error, LoadModel, from_proto, progress, to_proto};
+
+/// How long what is remembered may take to be written at the end.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// What a session is started with.
 pub struct ServerOptions {
@@ -30,8 +36,8 @@ pub struct ServerOptions {
     pub load_model: LoadModel,
     /// Limits of a completion.
     pub complete: complete::Options,
-    /// Hears what becomes of ghost text.
-    pub on_fate: OnFate,
+    /// The file in which what became of ghost text is remembered, if it is to be.
+    pub memory: Option<PathBuf>,
 }
 
 /// How a session ended.
@@ -78,11 +84,32 @@ where
     I: AsyncRead + Unpin,
     O: AsyncWrite + Unpin + Send + 'static,
 {
+    serve_with(input, output, options, Box::new(|_| {})).await
+}
+
+/// Runs a session; `on_fate` hears on the main loop what becomes of ghost text.
+pub(crate) async fn serve_with<I, O>(
+    input: I,
+    output: O,
+    options: ServerOptions,
+    on_fate: OnFate,
+) -> Result<SessionEnd, Error>
+where
+    I: AsyncRead + Unpin,
+    O: AsyncWrite + Unpin + Send + 'static,
+{
     let (events, event_queue) = crossbeam_channel::unbounded();
     let (progress, teller) = progress::channel();
-    let ServerOptions { load_model, complete, on_fate } = options;
-    let main_loop = MainLoop::new(load_model, complete, on_fate, events.clone(), progress.clone());
-    std::thread::Builder::new().name("main".to_owned()).spawn(move || main_loop.run(&event_queue))?;
+    let ServerOptions { load_model, complete, memory } = options;
+    let hearing = events.clone();
+    let on_calibration = move |calibration| {
+        // It fails only when the session is over.
+        let _ = hearing.send(Event::Calibrated(calibration));
+    };
+    let memory = memory.map(|path| Remembering::start(path, on_calibration)).transpose()?;
+    let main_loop = MainLoop::new(load_model, complete, memory, on_fate, events.clone(), progress.clone());
+    let main =
+        std::thread::Builder::new().name("main".to_owned()).spawn(move || main_loop.run(&event_queue))?;
 
     let mut client = None;
     let (inner, socket) = LspService::new(|ours| {
@@ -104,6 +131,11 @@ where
     let end = transport::run(input, output, service, socket, gone, on_lost, on_end).await;
     if let Some(telling) = telling {
         telling.abort();
+    }
+    // What became of ghost text is still to be written.
+    let written = tokio::task::spawn_blocking(move || main.join());
+    if tokio::time::timeout(LAST_WRITE, written).await.is_err() {
+        tracing::warn!("the session's end could not be waited for");
     }
     let end = match end {
         InputEnd::Exit | InputEnd::Closed if phase.is_shut_down() => SessionEnd::Clean,

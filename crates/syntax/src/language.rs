@@ -182,6 +182,33 @@ impl Language {
         }
     }
 
+    /// Returns the id that editors know the language by.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Bash => "shellscript",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::CSharp => "csharp",
+            Self::Css => "css",
+            Self::Go => "go",
+            Self::Html => "html",
+            Self::Java => "java",
+            Self::JavaScript => "javascript",
+            Self::Json => "json",
+            Self::Lua => "lua",
+            Self::Markdown => "markdown",
+            Self::Php => "php",
+            Self::Python => "python",
+            Self::Ruby => "ruby",
+            Self::Rust => "rust",
+            Self::Toml => "toml",
+            Self::Tsx => "typescriptreact",
+            Self::TypeScript => "typescript",
+            Self::Yaml => "yaml",
+        }
+    }
+
     /// Returns its name as fenced code blocks have it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -398,5 +425,6 @@ mod tests {
             "yaml",
         ];
         assert_eq!(ids.map(Language::of_id), Language::ALL.map(Some));
+        assert_eq!(Language::ALL.map(|language| Language::of_id(language.id())), Language::ALL.map(Some));
     }
 }

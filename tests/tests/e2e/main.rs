@@ -9,3 +9,4 @@ mod killed;
 mod remote;
 mod serve;
 mod trace;
+mod why;

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use complete::GhostText;
+use complete::{GhostText, NoneReason, Options};
 use serde_json::{Value, json};
 
+use super::account::account;
 use super::{Origin, Waiting};
 
 /// The newest record of each document.
@@ -18,16 +19,22 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn insert(&mut self, open: &Waiting, why: &str, ghost: Option<&GhostText>, origin: &Origin) {
+    pub(super) fn insert(
+        &mut self,
+        open: &Waiting,
+        result: Result<&GhostText, NoneReason>,
+        origin: &Origin,
+        options: &Options,
+    ) {
         let mut record = json!({
-            "outcome": why,
+            "outcome": result.err().map_or("shown", NoneReason::name),
             "version": open.version,
             "trigger": match open.place.trigger {
                 complete::Trigger::Invoked => "invoked",
                 complete::Trigger::Automatic => "automatic",
             },
             "line": open.place.document.line_of(open.place.offset),
-            "text": ghost.map(|ghost| &ghost.insert),
+            "text": result.ok().map(|ghost| &ghost.insert),
             "source": match origin {
                 Origin::Gate => "none",
                 Origin::Cache { .. } => "cache",
@@ -52,6 +59,13 @@ impl Records {
                 record["ms"]["decode"] = json!(ms(statistics.timings.decode));
             }
         }
+        let evidence = origin.evidence();
+        if evidence.n_tokens > 0 {
+            record["confidence"] = json!(evidence.confidence);
+            record["min_confidence"] = json!(options.min_confidence);
+        }
+        record["n_max_prefix_bytes"] = json!(options.n_max_prefix_bytes);
+        record["account"] = json!(account(&record, result.err().map(NoneReason::explanation)));
         self.by_uri.insert(open.uri.clone(), record);
     }
 

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::task::JoinHandle;
 
-use crate::{Error, FateEvent, LoadModel, ServerOptions, SessionEnd, serve_on};
+use crate::fate::FateEvent;
+use crate::server::serve_with;
+use crate::{Error, LoadModel, ServerOptions, SessionEnd};
 
 pub(super) const URI: &str = "file:///a.py";
 /// Longer than anything here takes, also on a busy machine; only a failing test waits it out.
@@ -46,12 +48,9 @@ impl Editor {
         let (output, from_server) = tokio::io::duplex(1 << 16);
         let fates = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::clone(&fates);
-        let options = ServerOptions {
-            load_model,
-            complete: complete::Options::default(),
-            on_fate: Box::new(move |event: &FateEvent| hears.lock().expect("it").push(event.clone())),
-        };
-        let session = tokio::spawn(serve_on(input, output, options));
+        let options = ServerOptions { load_model, complete: complete::Options::default(), memory: None };
+        let on_fate = Box::new(move |event: &FateEvent| hears.lock().expect("it").push(event.clone()));
+        let session = tokio::spawn(serve_with(input, output, options, on_fate));
         let from_server = BufReader::new(from_server);
         Self {
             to_server: Some(to_server),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::editor::{Editor, URI, never};
 use super::model::real;
-use crate::{Fate, FateEvent};
+use crate::fate::{Fate, FateEvent};
 
 const CODE: &str = "def area(w, h):\n    return w * h\n\n\ndef volume(w, h, d):\n    return ";
 

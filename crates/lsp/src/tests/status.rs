@@ -143,7 +143,7 @@ async fn an_editor_without_ghost_text_has_it_in_its_list_and_says_when_it_was_ac
     editor.change(URI, 2, json!([{ "range": { "start": position, "end": position }, "text": rest }])).await;
     execute(&mut editor, "tandem.accepted", item["command"]["arguments"].clone()).await;
     let fates: Vec<_> = editor.fates.lock().expect("it").iter().map(|event| event.fate).collect();
-    assert_eq!(fates[1..], [crate::Fate::Accepted { n_chars: rest.chars().count() }]);
+    assert_eq!(fates[1..], [crate::fate::Fate::Accepted { n_chars: rest.chars().count() }]);
     let elsewhere = json!({ "line": 0, "character": 0 });
     let id = editor
         .ask("textDocument/completion", json!({ "textDocument": { "uri": URI }, "position": elsewhere }))
