@@ -90,6 +90,8 @@ impl From<engine::Error> for Failure {
             | engine::Error::Gguf { .. }
             | engine::Error::Tokenizer(_)
             | engine::Error::Unsupported { .. }
+            | engine::Error::Draft { .. }
+            | engine::Error::DraftVocabulary { .. }
             | engine::Error::Inconsistent(_) => code::MODEL,
         };
         let failure = Self::new(code, &error);

@@ -1,7 +1,8 @@
 //! Drafters: cheap guesses at the next tokens, which one step then verifies together.
 //!
 //! In: a sequence as it grows. Out: drafts, each token with the odds that it is right.
-//! Never: changes an answer, only how many steps it takes (I-7); draws a random number.
+//! Never: changes an answer, only how many steps it takes (I-7); draws a random number, but for the draft model, which
+//! draws those that its target will.
 //! Thread: the one that steps the sequence.
 
 mod automaton;
@@ -9,6 +10,7 @@ mod combine;
 mod edges;
 mod edit;
 mod ledger;
+mod model;
 mod odds;
 mod policy;
 mod retrace;
@@ -18,6 +20,7 @@ mod tests;
 
 pub use combine::Combined;
 pub use edit::{EditDrafter, PreviousAnswer};
+pub(crate) use model::{Ask, DraftModel, ModelDraft};
 pub use odds::MatchOdds;
 pub use policy::StepCosts;
 pub use suffix::{Corpus, SuffixAutomaton};
@@ -89,11 +92,13 @@ pub enum DrafterKind {
     Edit,
     /// What followed the same tokens elsewhere.
     SuffixAutomaton,
+    /// What a smaller model would say; it alone takes time, and is asked where the others have nothing.
+    DraftModel,
 }
 
 impl DrafterKind {
     /// All kinds, in the order of `kind as usize`.
-    pub const ALL: [Self; 3] = [Self::PreviousAnswer, Self::Edit, Self::SuffixAutomaton];
+    pub const ALL: [Self; 4] = [Self::PreviousAnswer, Self::Edit, Self::SuffixAutomaton, Self::DraftModel];
 
     /// Returns the kind's name in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -101,6 +106,7 @@ impl DrafterKind {
             Self::PreviousAnswer => "previous_answer",
             Self::Edit => "edit",
             Self::SuffixAutomaton => "suffix_automaton",
+            Self::DraftModel => "draft_model",
         }
     }
 }

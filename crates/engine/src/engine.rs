@@ -4,7 +4,7 @@
 //! Thread: any; the work happens on the engine thread, which ends with the last handle, or in another process,
 //! behind a [`Link`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,6 +12,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::constrain::{Constraint, GrammarVocabulary, constraint};
+use crate::drafter::DraftModel;
 use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreReply};
 use crate::retained::Retained;
 use crate::scheduler::Load;
@@ -35,6 +36,8 @@ pub struct EngineOptions {
     pub n_ctx: Option<usize>,
     /// How keys and values are stored; f16 when not set.
     pub kv: KvType,
+    /// The file of a smaller model with the same vocabulary that drafts where that pays; the answers are the same.
+    pub draft_model: Option<PathBuf>,
 }
 
 /// Hears how much of a model is loaded, 0 to 1.
@@ -87,20 +90,34 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Gguf`], [`Error::Tokenizer`], [`Error::Unsupported`] or [`Error::Inconsistent`]: all of
-    /// them about the file, all of them with a hint for its user.
+    /// them about the file, all of them with a hint for its user. [`Error::Draft`] and [`Error::DraftVocabulary`] about
+    /// the draft model's.
     pub fn load(path: &Path, options: EngineOptions, progress: LoadProgress<'_>) -> Result<Self, Error> {
         let started = Instant::now();
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
-        let backend = CpuBackend::load(&gguf, &spec, None, progress)?;
+        let backend = CpuBackend::load(&gguf, &spec, None, &mut *progress)?;
         drop(gguf);
 
         let n_ctx = options.n_ctx.unwrap_or(DEFAULT_N_CTX).min(spec.n_ctx);
         // Room for two whole contexts: one that runs and what the last requests left behind.
         let n_kv_tokens = 2 * n_ctx;
         let kv = KvPool::new(&spec, n_kv_tokens, options.kv);
-        let metrics = Arc::new(Metrics::new(&spec, &kv, backend.n_weight_bytes()));
+        let load = Arc::new(Load::default());
+        let draft_model = match &options.draft_model {
+            Some(path) => {
+                let kv = (options.kv, n_kv_tokens);
+                Some(DraftModel::load(path, &backend, &tokenizer, kv, Arc::clone(&load), progress)?)
+            }
+            None => None,
+        };
+        let mut metrics = Metrics::new(&spec, &kv, backend.n_weight_bytes());
+        if let Some(draft_model) = &draft_model {
+            metrics.n_draft_weight_bytes = draft_model.n_weight_bytes();
+            metrics.n_draft_kv_bytes = draft_model.n_kv_bytes();
+        }
+        let metrics = Arc::new(metrics);
         let parts = Parts {
             backend: Box::new(backend),
             kv,
@@ -110,9 +127,9 @@ impl Engine {
             logits: Logits::default(),
             pace: Pace::new(),
             costs: StepCosts::default(),
+            draft_model,
             metrics: Arc::clone(&metrics),
         };
-        let load = Arc::new(Load::default());
         let thread_load = Arc::clone(&load);
         let (inbox, jobs) = crossbeam_channel::unbounded();
         let thread_spec = spec.clone();
@@ -124,6 +141,7 @@ impl Engine {
             architecture = spec.architecture,
             n_layers = spec.n_layers,
             n_ctx,
+            has_draft_model = options.draft_model.is_some(),
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );

@@ -37,6 +37,18 @@ pub enum Error {
     /// The file contradicts itself: a tensor is missing or has another shape than its metadata say.
     #[error("the model contradicts its own metadata: {0}")]
     Inconsistent(String),
+    /// The file of the draft model cannot be used; the user can name another, or none.
+    #[error("the draft model cannot be used")]
+    Draft {
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
+    /// The draft model's token ids mean something else than the model's.
+    #[error("the draft model has another vocabulary than the model: {what}")]
+    DraftVocabulary {
+        /// The first difference.
+        what: String,
+    },
     /// The prompt does not fit; the caller must choose a smaller window. The engine never cuts silently.
     #[error("the prompt has {n_tokens} tokens and the model holds {n_ctx}")]
     PromptTooLong {
@@ -102,6 +114,9 @@ impl Error {
             Self::Tokenizer(_) | Self::Unsupported { .. } => {
                 Some("choose another model with `--model`; `agent models list` shows those known to work")
             }
+            Self::Draft { .. } | Self::DraftVocabulary { .. } => Some(
+                "name a smaller model of the model's own family with `--draft-model`, or leave it out: the answers are the same",
+            ),
             Self::PromptTooLong { .. } | Self::KvFull(_) => {
                 Some("use a smaller window, or a model with a longer context")
             }

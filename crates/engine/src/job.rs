@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::drafter::DraftModel;
 use crate::retained::Retained;
 use crate::{
     Backend, BlockId, CancelToken, DrafterKind, Error, Generation, KvPool, Logits, MatchOdds, Metrics,
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) logits: Logits,
     pub(crate) pace: Pace,
     pub(crate) costs: StepCosts,
+    /// A smaller model that drafts.
+    pub(crate) draft_model: Option<DraftModel>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -93,6 +96,8 @@ pub(crate) struct StepPlan {
     pub(crate) wanted: Vec<usize>,
     /// Rows that are of prompts.
     pub(crate) n_prompt_rows: usize,
+    /// Whether some rows are of interactive requests.
+    pub(crate) has_interactive: bool,
 }
 
 /// A run of positions of one sequence.
@@ -135,6 +140,16 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new() -> Self {
         Self { rows_per_second: 160.0 }
+    }
+
+    /// Returns the pace of a machine that computed `n_rows` rows in `elapsed`.
+    pub(crate) fn measured(n_rows: usize, elapsed: Duration) -> Self {
+        Self { rows_per_second: n_rows as f64 / elapsed.as_secs_f64().max(1e-6) }
+    }
+
+    /// Returns how many seconds `n_rows` rows take.
+    pub(crate) fn seconds(&self, n_rows: usize) -> f64 {
+        n_rows as f64 / self.rows_per_second
     }
 
     /// Learns from a step. A decoding step says nothing of how long a prompt's rows take: it waits for the weights, not
@@ -191,7 +206,8 @@ pub(crate) trait Job: Send {
 
     /// Adds the rows it wants next, `n_max_rows` at most, or answers.
     ///
-    /// A step that is given up is planned again: planning changes nothing but where sequences have room.
+    /// A step that is given up is planned again: planning changes nothing but where sequences have room, and what a
+    /// draft model has seen of them.
     ///
     /// # Errors
     /// [`Error::KvFull`] when there is no room; nothing was added then.

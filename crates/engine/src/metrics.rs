@@ -185,6 +185,14 @@ pub struct Metrics {
     pub n_block_bytes: usize,
     /// Bytes of the weights in memory.
     pub n_weight_bytes: usize,
+    /// Finished steps of the draft model, which are none of `steps`.
+    pub draft_steps: StepCount,
+    /// Bytes of the draft model's weights; 0 without one, as the next two.
+    pub n_draft_weight_bytes: usize,
+    /// The most bytes that the draft model's KV cache may have.
+    pub n_draft_kv_bytes: usize,
+    /// Those that some sequence holds.
+    pub draft_kv_used_bytes: Gauge,
 }
 
 impl Metrics {
@@ -218,6 +226,10 @@ impl Metrics {
             n_kv_bytes: kv.n_max_blocks() * n_block_bytes,
             n_block_bytes,
             n_weight_bytes,
+            draft_steps: StepCount::default(),
+            n_draft_weight_bytes: 0,
+            n_draft_kv_bytes: 0,
+            draft_kv_used_bytes: Gauge::default(),
         }
     }
 
@@ -249,6 +261,11 @@ impl Metrics {
         for (gauge, n_rows) in self.step_seconds.iter().zip(Self::STEP_ROWS) {
             gauge.set(costs.expected(n_rows).unwrap_or_default().as_secs_f64());
         }
+    }
+
+    /// Counts a finished step of the draft model.
+    pub(crate) fn draft_step(&self, n_rows: usize, elapsed: Duration) {
+        self.draft_steps.add(n_rows, elapsed);
     }
 
     /// Counts a step of `n_rows` rows that was given up.

@@ -130,6 +130,9 @@ impl Scheduler<'_> {
             Ok(StepEnd::Done) => {
                 self.parts.pace.observe(plan.n_rows(), elapsed);
                 self.parts.costs.observe(plan.n_rows(), elapsed);
+                if let Some(draft_model) = &mut self.parts.draft_model {
+                    draft_model.save_up(elapsed);
+                }
                 let Parts { metrics, costs, .. } = &self.parts;
                 metrics.step(plan.n_rows(), plan.n_prompt_rows, elapsed, costs);
                 for &idx in &taking_part {
@@ -171,6 +174,7 @@ impl Scheduler<'_> {
                 Ok(Progress::Done) => done.push(idx),
                 Ok(Progress::More) if plan.n_rows() > n_before => {
                     taking_part.push(idx);
+                    plan.has_interactive |= self.is_interactive(idx);
                     n_prompt_rows += if is_prompt { plan.n_rows() - n_before } else { 0 };
                 }
                 Ok(Progress::More) => {}
@@ -338,17 +342,23 @@ impl Scheduler<'_> {
         }
         self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());
         self.parts.retained = Retained::default();
+        if let Some(draft_model) = &mut self.parts.draft_model {
+            draft_model.start_again();
+        }
         self.has_answered = true;
     }
 
     /// Says what there is to do and what the KV cache holds.
     fn set_gauges(&mut self) {
-        let Parts { metrics, kv, retained, .. } = &self.parts;
+        let Parts { metrics, kv, retained, draft_model, .. } = &self.parts;
         for (gauge, phase) in metrics.n_jobs.iter().zip([Phase::Waiting, Phase::Prefill, Phase::Decode]) {
             gauge.set(self.jobs.iter().filter(|entry| entry.job.phase() == phase).count() as f64);
         }
         let n_bytes = |n_blocks: usize| (n_blocks * metrics.n_block_bytes) as f64;
         metrics.kv_used_bytes.set(n_bytes(kv.n_used_blocks()));
+        if let Some(draft_model) = draft_model {
+            metrics.draft_kv_used_bytes.set(draft_model.n_kv_used_bytes() as f64);
+        }
         if std::mem::take(&mut self.has_answered) {
             metrics.kv_retained_bytes.set(n_bytes(retained.n_blocks(kv)));
         }

@@ -80,7 +80,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Failure> {
     let mut runs = Vec::new();
     for _ in 0..args.runs {
         // Afresh: what one run leaves in the KV cache must not help the next one.
-        let options = EngineOptions { n_ctx: Some(trace.header.n_ctx), kv };
+        let n_ctx = Some(trace.header.n_ctx);
+        let options = EngineOptions { n_ctx, kv, ..EngineOptions::default() };
         let engine = Engine::load(&installed.path, options, &mut |_| {})?;
         let (replayed, wall) = timeline::run(&engine, &trace.requests, args.speed)?;
         let n_overtaken =

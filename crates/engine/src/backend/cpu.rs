@@ -8,6 +8,7 @@
 
 use std::num::NonZero;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::weights::{Layer, Weights, multiply};
 use super::{attention, float};
@@ -24,7 +25,7 @@ pub struct CpuBackend {
     // Radians per position of each rotated pair: `[rope.n_dims / 2]`.
     rope_steps: Vec<f64>,
     scratch: Scratch,
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 /// Buffers of one step, `[n_rows, width] f32` each.
@@ -60,6 +61,28 @@ impl CpuBackend {
         let n_threads = n_threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
         let pool =
             Pool::new(n_threads).map_err(|source| Error::Io { path: gguf.path().to_owned(), source })?;
+        Self::load_on(Arc::new(pool), gguf, spec, progress)
+    }
+
+    /// Loads a model that is run by the threads of `other`, which do not look for work of two pools at once.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::load`].
+    pub(crate) fn load_beside(
+        other: &Self,
+        gguf: &Gguf,
+        spec: &ModelSpec,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Self, Error> {
+        Self::load_on(Arc::clone(&other.pool), gguf, spec, progress)
+    }
+
+    fn load_on(
+        pool: Arc<Pool>,
+        gguf: &Gguf,
+        spec: &ModelSpec,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Self, Error> {
         let weights = Weights::load(gguf, spec, &pool, progress)?;
         let n_pairs = spec.rope.n_dims / 2;
         let rope_steps = (0..n_pairs)

@@ -1,4 +1,4 @@
-//! How often drafted tokens turn out right, by how many tokens agreed before them.
+//! How often drafted tokens turn out right, by what was known of them before.
 //!
 //! In: whether a token was right. Out: the odds that the next one is.
 
@@ -24,26 +24,74 @@ pub struct MatchOdds {
     buckets: [Bucket; PRIORS.len()],
 }
 
+/// How often a draft model was right of late, by the probability that it gave its token, and all in all.
+///
+/// Before anything is known, a token has the odds that its model claims.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClaimedOdds {
+    buckets: [Bucket; CLAIM_BOUNDS.len() + 1],
+    all: Bucket,
+}
+
+/// Upper bounds of the probabilities that count as equal: finer where a long draft's worth is decided.
+const CLAIM_BOUNDS: [f32; 7] = [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99];
+
+/// The odds of any token of a draft model before it has proposed one.
+///
+/// Leviathan et al., "Fast inference from transformers via speculative decoding" (ICML 2023), found 0.5 to 0.8 for
+/// pairs of models of one family.
+const PRIOR_OF_ANY: f32 = 0.65;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     n_right: f32,
     n_tokens: f32,
 }
 
+impl Bucket {
+    fn odds(self, prior: f32) -> f32 {
+        (self.n_right + prior * PRIOR_TOKENS) / (self.n_tokens + PRIOR_TOKENS)
+    }
+
+    /// Counts a token; each new one makes the older ones count less.
+    fn count(&mut self, is_right: bool) {
+        let kept = 1.0 - 1.0 / N_REMEMBERED;
+        self.n_right = self.n_right * kept + f32::from(u8::from(is_right));
+        self.n_tokens = self.n_tokens * kept + 1.0;
+    }
+}
+
+impl ClaimedOdds {
+    /// Returns the odds that a token is right which nothing is known of yet.
+    pub(crate) fn of_any(&self) -> f32 {
+        self.all.odds(PRIOR_OF_ANY)
+    }
+
+    /// Returns the odds that a token is right whose model gave it `probability`.
+    pub(crate) fn of(&self, probability: f32) -> f32 {
+        self.buckets[claim_idx(probability)].odds(probability.clamp(0.01, 0.99))
+    }
+
+    pub(crate) fn count(&mut self, probability: f32, is_right: bool) {
+        self.buckets[claim_idx(probability)].count(is_right);
+        self.all.count(is_right);
+    }
+}
+
+fn claim_idx(probability: f32) -> usize {
+    CLAIM_BOUNDS.partition_point(|bound| *bound < probability)
+}
+
 impl MatchOdds {
     /// Returns the odds that a token is right which follows `n_matched` matching tokens.
     pub fn after(&self, n_matched: usize) -> f32 {
         let idx = bucket_idx(n_matched);
-        let bucket = self.buckets[idx];
-        (bucket.n_right + PRIORS[idx] * PRIOR_TOKENS) / (bucket.n_tokens + PRIOR_TOKENS)
+        self.buckets[idx].odds(PRIORS[idx])
     }
 
-    /// Counts a token that followed `n_matched` matching ones; each new one makes the older ones count less.
+    /// Counts a token that followed `n_matched` matching ones.
     pub(crate) fn count(&mut self, n_matched: usize, is_right: bool) {
-        let bucket = &mut self.buckets[bucket_idx(n_matched)];
-        let kept = 1.0 - 1.0 / N_REMEMBERED;
-        bucket.n_right = bucket.n_right * kept + f32::from(u8::from(is_right));
-        bucket.n_tokens = bucket.n_tokens * kept + 1.0;
+        self.buckets[bucket_idx(n_matched)].count(is_right);
     }
 }
 
@@ -81,6 +129,17 @@ mod tests {
         (0..400).for_each(|idx| odds.count(2, idx % 4 > 0));
         assert!((0.68..0.80).contains(&odds.after(2)), "{}", odds.after(2));
         assert_eq!(odds.after(3), PRIORS[3], "another length was counted");
+    }
+
+    #[test]
+    fn a_draft_model_is_believed_until_it_is_known_better() {
+        let mut odds = ClaimedOdds::default();
+        assert_eq!((odds.of(0.6), odds.of(0.97), odds.of_any()), (0.6, 0.97, PRIOR_OF_ANY));
+        assert!(odds.of(1.0) < 1.0 && odds.of(0.0) > 0.0);
+        // It claims too much where it claims much.
+        (0..200).for_each(|idx| odds.count(0.97, idx % 2 == 0));
+        assert!((0.45..0.55).contains(&odds.of(0.96)) && (0.45..0.55).contains(&odds.of_any()), "{odds:?}");
+        assert_eq!((odds.of(0.94), odds.of(0.995)), (0.94, 0.99), "other claims were counted");
     }
 
     #[test]

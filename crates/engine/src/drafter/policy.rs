@@ -31,6 +31,15 @@ const GAINS: [f64; 2] = [0.25, 0.5];
 /// The largest deviation upwards that is believed, in nepers: a step interrupted for long counts as one 28 % slower.
 const MAX_DEVIATION: f64 = 0.25;
 
+/// What a draft is expected to save.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Worth {
+    /// Its tokens.
+    pub(crate) n_drafted: usize,
+    /// Seconds less for each token of its answer.
+    pub(crate) seconds_saved: f64,
+}
+
 /// How long a step of 1 to 16 rows takes on this machine with this model, T(m), as measured while it runs.
 ///
 /// Each time moves by a part of what an observation deviates: downwards by half of it, upwards by a quarter and by 6 %
@@ -108,24 +117,46 @@ impl StepCosts {
     /// The number is the one with which the step yields most tokens a second; 0 if that is hardly more than without
     /// a draft.
     pub fn n_to_draft_beside(&self, n_others: usize, odds: &[f32]) -> usize {
-        let n_plain = n_others + 1;
-        let n_max = odds.len().min(N_MAX_ROWS.saturating_sub(n_plain));
-        let Some(table) = self.table().filter(|_| n_max > 0 && self.times[n_plain - 1].is_known()) else {
-            return 0;
-        };
-        let plain_rate = n_plain as f64 / table[n_plain - 1];
-        let (mut best, mut best_rate) = (0, plain_rate * LEAST_GAIN);
-        let (mut n_tokens, mut all_right) = (n_plain as f64, 1.0);
-        for (idx, &odds) in odds[..n_max].iter().enumerate() {
-            all_right *= f64::from(odds);
-            n_tokens += all_right;
-            let rate = n_tokens / table[n_plain + idx];
-            if rate > best_rate {
-                (best, best_rate) = (idx + 1, rate);
+        let Some(table) = self.table_beside(n_others) else { return 0 };
+        match best(&table, n_others, odds, |_| 0.0) {
+            Some(worth) => worth.n_drafted,
+            None => {
+                let is_probed = odds.first().is_some_and(|&odds| odds >= PROBE_ODDS);
+                usize::from(is_probed && !self.knows_more_than(n_others + 1))
             }
         }
-        let is_unknown = self.times[n_plain..].iter().all(|time| !time.is_known());
-        if best == 0 && is_unknown && odds[0] >= PROBE_ODDS { 1 } else { best }
+    }
+
+    /// Returns what the best draft is worth of those that take time to make: `seconds_to_draft(n)` for `n` tokens, whose
+    /// odds are `odds[..n]`. `None` if none pays.
+    ///
+    /// Where nobody knows yet what a second row costs it is taken to cost nothing, and one token is drafted: such a draft
+    /// pays by far where one pays at all.
+    pub(crate) fn worth_beside(
+        &self,
+        n_others: usize,
+        odds: &[f32],
+        seconds_to_draft: impl Fn(usize) -> f64,
+    ) -> Option<Worth> {
+        let mut table = self.table_beside(n_others)?;
+        let n_plain = n_others + 1;
+        if self.knows_more_than(n_plain) {
+            return best(&table, n_others, odds, seconds_to_draft);
+        }
+        let plain = table[n_plain - 1];
+        table[n_plain..].fill(plain);
+        best(&table, n_others, &odds[..odds.len().min(1)], seconds_to_draft)
+    }
+
+    /// Returns the seconds of steps if that of a row beside `n_others` is known and another row can be measured.
+    fn table_beside(&self, n_others: usize) -> Option<[f64; N_MAX_ROWS]> {
+        let is_known = n_others + 1 < N_MAX_ROWS && self.times[n_others].is_known();
+        self.table().filter(|_| is_known)
+    }
+
+    /// Returns whether the time of some step of more than `n_rows` rows is known.
+    fn knows_more_than(&self, n_rows: usize) -> bool {
+        self.times[n_rows..].iter().any(|time| time.is_known())
     }
 
     /// Moves the time of `n_rows` rows by a part of `deviation`, in nepers, and the others along.
@@ -162,6 +193,34 @@ impl StepCosts {
         (last + 1..N_MAX_ROWS).for_each(|idx| table[idx] = table[last] + slope * (idx - last) as f64);
         Some(table)
     }
+}
+
+/// Returns the draft with which a step yields most tokens a second, if that is more than hardly more than without.
+fn best(
+    table: &[f64; N_MAX_ROWS],
+    n_others: usize,
+    odds: &[f32],
+    seconds_to_draft: impl Fn(usize) -> f64,
+) -> Option<Worth> {
+    let n_plain = n_others + 1;
+    let plain_rate = n_plain as f64 / table[n_plain - 1];
+    let (mut best, mut best_rate) = (None, plain_rate * LEAST_GAIN);
+    let (mut n_tokens, mut all_right) = (n_plain as f64, 1.0);
+    for (idx, &odds) in odds.iter().take(N_MAX_ROWS - n_plain).enumerate() {
+        all_right *= f64::from(odds);
+        n_tokens += all_right;
+        let seconds = table[n_plain + idx] + seconds_to_draft(idx + 1);
+        let rate = n_tokens / seconds;
+        if rate > best_rate {
+            let n_expected = n_tokens - n_others as f64;
+            best = Some(Worth {
+                n_drafted: idx + 1,
+                seconds_saved: (n_tokens / plain_rate - seconds) / n_expected,
+            });
+            best_rate = rate;
+        }
+    }
+    best
 }
 
 impl StepTime {

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::Parts;
 use crate::constrain::Constraint;
+use crate::drafter::{Ask, ModelDraft};
 use crate::sample::{log_sum, sample, sample_token, top_tokens};
 use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
-    Combined, Corpus, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error, GenerateRequest,
-    Metrics, PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton, TokenId, Tokenizer,
+    CancelToken, Combined, Corpus, Draft, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error,
+    GenerateRequest, Metrics, PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton,
+    TokenId, Tokenizer,
 };
 
 /// Most tokens drafted for one step where a grammar forces them: all of them are kept.
@@ -38,6 +40,9 @@ pub(super) struct Branch {
     planned: Option<Planned>,
     had_part: bool,
     drafter: Option<Combined>,
+    pub(super) model_draft: ModelDraft,
+    /// Where the part of the last draft that no grammar forced came from.
+    guessed_by: DrafterKind,
     /// Tokens of the last draft that a grammar forced.
     n_forced: usize,
     pub(super) n_drafted: usize,
@@ -58,6 +63,18 @@ struct Planned {
 pub(super) struct Limits<'a> {
     pub(super) request: &'a GenerateRequest,
     pub(super) n_ctx: usize,
+    pub(super) cancel: &'a CancelToken,
+}
+
+/// What a branch needs to know of the step that it adds rows to.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The most it may add, one at least.
+    pub(super) n_max_rows: usize,
+    /// Rows of others.
+    pub(super) n_others: usize,
+    /// Whether it rides along with somebody who waits: then the step must not be late.
+    pub(super) is_riding: bool,
 }
 
 impl Branch {
@@ -83,6 +100,8 @@ impl Branch {
             planned: None,
             had_part: false,
             drafter: None,
+            model_draft: ModelDraft::default(),
+            guessed_by: DrafterKind::SuffixAutomaton,
             n_forced: 0,
             n_drafted: 0,
             n_kept: 0,
@@ -92,17 +111,10 @@ impl Branch {
         }
     }
 
-    /// Returns the rows of its next decoding step, `n_max` at most: its last token, and a draft of those after it. The
-    /// step has `n_others` rows of others.
-    pub(super) fn rows(
-        &mut self,
-        parts: &mut Parts,
-        limits: Limits<'_>,
-        n_max: usize,
-        n_others: usize,
-    ) -> Vec<TokenId> {
-        let mut draft = self.drafted(parts, limits, n_others);
-        draft.truncate(n_max - 1);
+    /// Returns the rows of its next decoding step: its last token, and a draft of those after it.
+    pub(super) fn rows(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place) -> Vec<TokenId> {
+        let mut draft = self.drafted(parts, limits, place);
+        draft.truncate(place.n_max_rows - 1);
         let rows = self.tokens.last().into_iter().chain(&draft).copied().collect();
         self.planned = Some(Planned { draft, first_logits: 0 });
         rows
@@ -159,8 +171,10 @@ impl Branch {
         self.count(&parts.metrics, limits, n_tokens_before, now);
         let [n_guessed, n_right] = [draft.len(), n_kept].map(|n| n.saturating_sub(self.n_forced));
         parts.metrics.draft(DrafterKind::ALL.len(), draft.len() - n_guessed, n_kept - n_right);
-        if let Some(drafter) = &mut self.drafter {
-            parts.metrics.draft(drafter.kind() as usize, n_guessed, n_right);
+        parts.metrics.draft(self.guessed_by as usize, n_guessed, n_right);
+        if let Some(drafter) = &mut self.drafter
+            && drafter.kind() == self.guessed_by
+        {
             drafter.observe(n_guessed, n_right);
         }
         if let Some(sequence) = &mut self.sequence {
@@ -259,9 +273,8 @@ impl Branch {
         self.first_token_at.map_or(Duration::ZERO, |at| at - since)
     }
 
-    /// Returns the draft of a step that has `n_others` rows of others: what a grammar forces, then as much of a guess as
-    /// pays.
-    fn drafted(&mut self, parts: &mut Parts, limits: Limits<'_>, n_others: usize) -> Vec<TokenId> {
+    /// Returns the draft of a step: what a grammar forces, then as much of a guess as pays.
+    fn drafted(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place) -> Vec<TokenId> {
         let request = limits.request;
         let n_left = request.stop.n_max_tokens.saturating_sub(self.tokens.len() + 1);
         let n_most = n_left.min(limits.n_ctx.saturating_sub(request.prompt.len() + self.tokens.len()));
@@ -280,13 +293,50 @@ impl Branch {
             self.drafter.get_or_insert_with(|| drafter(&request.drafting, request.prompt.len(), parts));
         drafter.sync(&tokens);
         // Asked even where nothing will be verified: a drafter learns from what comes how often it is right.
-        let mut guess = drafter.propose(StepCosts::N_MAX_DRAFT.min(n_most - draft.len()));
-        if request.drafting.extent == DraftExtent::WhatPays {
-            guess.truncate(parts.costs.n_to_draft_beside(n_others + draft.len(), &guess.odds));
-        }
+        let n_left = n_most - draft.len();
+        let mut guess = drafter.propose(StepCosts::N_MAX_DRAFT.min(n_left));
+        self.guessed_by = drafter.kind();
+        let n_others = place.n_others + draft.len();
+        let cut_to_what_pays = |guess: &mut Draft, costs: &StepCosts| {
+            if request.drafting.extent == DraftExtent::WhatPays {
+                guess.truncate(costs.n_to_draft_beside(n_others, &guess.odds));
+            }
+        };
+        cut_to_what_pays(&mut guess, &parts.costs);
         let mut guess = until_end(guess.tokens, &parts.tokenizer);
         if let Some(constraint) = &mut self.constraint {
             guess.truncate(constraint.n_allowed_after(&draft, &guess));
+        }
+        // The others cost nothing, so it is asked where they have nothing.
+        if let Some(draft_model) = &mut parts.draft_model
+            && guess.is_empty()
+            && !place.is_riding
+            && place.n_max_rows > draft.len() + 1
+        {
+            let ask = Ask {
+                tokens: &tokens,
+                n_answered: self.tokens.len(),
+                n_left,
+                n_max: n_left.min(place.n_max_rows - 1 - draft.len()),
+                n_others,
+                costs: &parts.costs,
+                extent: request.drafting.extent,
+                sampling: &self.sampling,
+                priority: request.priority,
+                cancel: limits.cancel,
+                metrics: &parts.metrics,
+            };
+            let (constraint, specials) = (&mut self.constraint, parts.tokenizer.specials());
+            let mut may_be_kept = |guess: &[TokenId]| {
+                guess.last().is_some_and(|&token| !specials.is_end(token))
+                    && constraint
+                        .as_mut()
+                        .is_none_or(|constraint| constraint.n_allowed_after(&draft, guess) == guess.len())
+            };
+            let mut proposed = draft_model.propose(&mut self.model_draft, &ask, &mut may_be_kept);
+            cut_to_what_pays(&mut proposed, &parts.costs);
+            guess = proposed.tokens;
+            self.guessed_by = DrafterKind::DraftModel;
         }
         self.n_forced = draft.len();
         draft.extend(guess);

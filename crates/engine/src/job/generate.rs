@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::branch::{Branch, Limits};
+use super::branch::{Branch, Limits, Place};
 use super::{Caller, Event, Job, Parts, Phase, Progress, StepPlan};
 use crate::constrain::Constraint;
+use crate::drafter::DraftModel;
 use crate::{Error, GenerateRequest, Generation, Metrics, Priority, Sequence, StopReason, Timings, TokenId};
 
 pub(crate) struct GenerateJob {
@@ -92,7 +93,7 @@ impl GenerateJob {
         n_max_rows: usize,
         plan: &mut StepPlan,
     ) -> Result<Progress, Error> {
-        let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+        let limits = Limits { request: &self.request, n_ctx: self.n_ctx, cancel: &self.caller.cancel };
         let n_branches = self.branches.len();
         self.branches.iter_mut().for_each(Branch::leave_out);
         let mut n_left = n_max_rows;
@@ -102,7 +103,14 @@ impl GenerateJob {
             if branch.end.is_some() || n_left == 0 {
                 continue;
             }
-            let rows = branch.rows(parts, limits, n_left, plan.n_rows() + n_max_rows - n_left);
+            let place = Place {
+                n_max_rows: n_left,
+                n_others: plan.n_rows() + n_max_rows - n_left,
+                is_riding: plan.has_interactive && self.request.priority == Priority::Background,
+            };
+            let rows = branch.rows(parts, limits, place);
+            // The answer waits for its draft too.
+            self.timings.decode += parts.draft_model.as_mut().map_or(Duration::ZERO, DraftModel::take_spent);
             n_left -= rows.len();
             if let Some(sequence) = &mut branch.sequence
                 && let Err(full) = parts.reserve(sequence, rows.len())
@@ -136,7 +144,7 @@ impl GenerateJob {
         }
         self.phase = Phase::Decode;
         parts.publish(&prefill.sequence);
-        let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+        let limits = Limits { request: &self.request, n_ctx: self.n_ctx, cancel: &self.caller.cancel };
         let logits = (self.branches.len() > 1).then(|| parts.logits.row(prefill.first_logits).to_vec());
         let mut result = Ok(());
         for branch in &mut self.branches {
@@ -229,7 +237,14 @@ impl GenerateJob {
 
     /// Leaves what was computed to the next request.
     fn give_back(&mut self, parts: &mut Parts) {
+        self.leave_drafts(parts);
         self.take_sequences().for_each(|sequence| parts.keep(sequence));
+    }
+
+    fn leave_drafts(&mut self, parts: &mut Parts) {
+        if let Some(draft_model) = &mut parts.draft_model {
+            self.branches.iter_mut().for_each(|branch| draft_model.keep(&mut branch.model_draft));
+        }
     }
 
     fn take_sequences(&mut self) -> impl Iterator<Item = Sequence> {
@@ -299,7 +314,7 @@ impl Job for GenerateJob {
             self.absorb_prefill(parts, prefill)?;
         } else {
             self.timings.decode += elapsed;
-            let limits = Limits { request: &self.request, n_ctx: self.n_ctx };
+            let limits = Limits { request: &self.request, n_ctx: self.n_ctx, cancel: &self.caller.cancel };
             let now = Instant::now();
             for branch in &mut self.branches {
                 branch.absorb(parts, limits, now)?;
@@ -316,6 +331,7 @@ impl Job for GenerateJob {
     }
 
     fn suspend(&mut self, parts: &mut Parts) {
+        self.leave_drafts(parts);
         self.take_sequences().for_each(|sequence| parts.kv.release(sequence));
     }
 

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod counters;
+mod draft_model;
 mod generation;
 mod grammar;
 mod identity;
+mod model_file;
 mod parity;
 mod schedules;
 

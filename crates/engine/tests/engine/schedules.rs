@@ -8,6 +8,7 @@ use engine::{
     StopReason, TokenId,
 };
 
+use crate::model_file::with_layers;
 use crate::{Random, engine, greedy, model_path};
 
 /// Schedules of the long run; `TANDEM_SCHEDULES` asks for more or fewer.
@@ -63,11 +64,17 @@ fn i_7_whatever_else_runs_an_answer_is_the_same() {
         &mut |_| {},
     )
     .unwrap();
+    // Agrees often and not always: the model without its last three layers.
+    let draft = with_layers(27);
+    let draft_model = Some(draft.path());
+    let drafted =
+        Engine::load(&model_path(), EngineOptions { draft_model, ..EngineOptions::default() }, &mut |_| {})
+            .unwrap();
     let n_cancelled = AtomicUsize::new(0);
     for schedule in 0..n_schedules {
         let mut random = Random(0x9E37_79B9 + schedule as u64 * 7919);
         random.below(1);
-        let shared = if schedule % 2 == 0 { engine() } else { &small };
+        let shared = [engine(), &small, &drafted][schedule % 3];
         let n_sequences = 2 + random.below(5);
         let plans: Vec<_> = (0..n_sequences)
             .map(|_| {
@@ -116,7 +123,16 @@ fn i_7_whatever_else_runs_an_answer_is_the_same() {
             }
         });
     }
-    println!("{n_schedules} schedules, {} answers cancelled", n_cancelled.into_inner());
+    let drafts = drafted.metrics().unwrap().drafts().find(|(name, _)| *name == "draft_model").unwrap().1;
+    let (n_drafted, n_kept) = (drafts.n_drafted.get(), drafts.n_kept.get());
+    assert!(
+        n_schedules < N_SCHEDULES / 2 || (0 < n_kept && n_kept < n_drafted),
+        "{n_kept} of {n_drafted} kept"
+    );
+    println!(
+        "{n_schedules} schedules, {} answers cancelled, {n_kept} of {n_drafted} tokens of a draft model kept",
+        n_cancelled.into_inner()
+    );
 }
 
 #[test]

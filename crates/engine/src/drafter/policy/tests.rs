@@ -235,3 +235,35 @@ fn a_plain_step_is_made_now_and_then_and_equal_observations_give_equal_answers()
     }
     assert!((8..=12).contains(&n_plain), "{n_plain}");
 }
+
+#[test]
+fn a_draft_that_takes_time_is_worth_less_and_none_where_it_takes_a_step() {
+    let costs = learned(&flat(), 3);
+    let odds = [0.9; 8];
+    let worth = |milliseconds: f64| costs.worth_beside(0, &odds, |n| n as f64 * milliseconds / 1e3);
+    let free = worth(0.0).expect("it costs nothing");
+    assert_eq!(free.n_drafted, costs.n_to_draft(&odds));
+    let mut last = free;
+    for milliseconds in [0.5, 1.0, 2.0, 4.0] {
+        let worth = worth(milliseconds).expect("it pays");
+        assert!(worth.n_drafted <= last.n_drafted && worth.seconds_saved < last.seconds_saved, "{worth:?}");
+        last = worth;
+    }
+    // Each costs as much as the token that it saves.
+    assert_eq!(worth(10.0), None);
+    // One token for 4 ms: 1.9 in 14 ms and not in 19, so 2.6 ms less for each.
+    let one = costs.worth_beside(0, &odds[..1], |_| 0.004).expect("it pays");
+    assert!(one.n_drafted == 1 && (one.seconds_saved - 0.005 / 1.9).abs() < 1e-6, "{one:?}");
+    // Beside rows of others, which get no token more by it.
+    assert_eq!(costs.worth_beside(7, &odds[..1], |_| 0.004), None);
+}
+
+#[test]
+fn a_draft_that_takes_time_is_tried_with_one_token_where_a_second_row_is_unknown() {
+    let mut costs = StepCosts::default();
+    assert_eq!(costs.worth_beside(0, &[0.9; 4], |_| 0.0), None, "not even a plain step is known");
+    (0..3).for_each(|_| costs.observe(1, millis(10.0)));
+    let worth = |milliseconds: f64| costs.worth_beside(0, &[0.9; 4], |n| n as f64 * milliseconds / 1e3);
+    assert_eq!(worth(1.0).map(|worth| worth.n_drafted), Some(1));
+    assert_eq!(worth(10.0), None);
+}
