@@ -10,7 +10,7 @@ use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use engine::{Bench, Engine, EngineOptions};
+use engine::{Bench, Engine, EngineOptions, KvType};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, code};
@@ -77,8 +77,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     }
     let kv_type = args.model.kv_type()?;
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
+    if args.model.draft_model.is_some() && !args.riders {
+        return Err(Failure::usage("a draft model has no part in what is measured")
+            .hint("`agent bench --riders` measures what drafts save"));
+    }
     if args.riders {
-        let engine = Engine::load(&installed.path, EngineOptions::default(), &mut |_| {})?;
+        let options = EngineOptions { kv: KvType::F16, ..args.model.engine_options()? };
+        let engine = Engine::load(&installed.path, options, &mut |_| {})?;
         riders::run(&engine, &installed.path)?;
         return Ok(code::OK);
     }

@@ -33,7 +33,7 @@ const READABLE: &str =
 pub(crate) struct EndpointArgs {
     /// Ask the model of an OpenAI-compatible endpoint, such as http://127.0.0.1:8080, and none of this machine; the key
     /// comes from TANDEM_ENDPOINT_KEY, and TANDEM_ENDPOINT does the same as this
-    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "kv", "in_process"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "kv", "draft_model", "in_process"])]
     endpoint: Option<String>,
     /// Model of the endpoint, if it serves several; TANDEM_ENDPOINT_MODEL does the same
     #[arg(long, value_name = "NAME")]

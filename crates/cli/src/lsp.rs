@@ -89,10 +89,10 @@ fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) 
     };
     let installed = ::models::ensure(&Store::new(&dirs), &entry, fetch, &mut on_event, cancel)?;
     let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
-    let (engine, unshared) = share_or_load(args, &installed, &mut progress)?;
-    if let Some(why) = unshared {
-        tracing::warn!(why, "no shared engine");
-        hear(LoadStep::Announce(format!("Tandem: {why}")));
+    let (engine, remark) = share_or_load(args, &installed, &mut progress)?;
+    if let Some(remark) = remark {
+        tracing::warn!(remark, "not the engine that was asked for");
+        hear(LoadStep::Announce(format!("Tandem: {remark}")));
     }
     Ok(Model::Engine(engine))
 }

@@ -1,6 +1,6 @@
 //! The model a command runs on: chosen, fetched if need be, and run by the server that all share, or in this process.
 //!
-//! In: `--model`, `--kv`, `--in-process`, and the variables that stand in for them. Out: the engine.
+//! In: `--model`, `--kv`, `--draft-model`, `--in-process`, and the variables that stand in for them. Out: the engine.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
@@ -27,9 +27,30 @@ pub(crate) struct ModelArgs {
     /// How the KV cache stores numbers: f16, or q8_0 in half the memory; TANDEM_KV does the same
     #[arg(long, value_name = "TYPE")]
     kv: Option<KvType>,
+    /// Smaller model with the same vocabulary that drafts for it where that pays, the path of a GGUF file or the name of
+    /// an installed model; the answers are the same. TANDEM_DRAFT_MODEL does the same
+    #[arg(long, value_name = "FILE")]
+    pub(crate) draft_model: Option<String>,
 }
 
 impl ModelArgs {
+    /// Returns how the model is loaded in this process.
+    ///
+    /// A draft model is not fetched: what only saves time should not begin with a download.
+    pub(crate) fn engine_options(&self) -> Result<EngineOptions, Failure> {
+        let draft_model = match self.named_draft_model() {
+            Some(name) => Some(ensure_with_progress(Some(&name), true)?.path),
+            None => None,
+        };
+        Ok(EngineOptions { n_ctx: None, kv: self.kv_type()?, draft_model })
+    }
+
+    /// Returns the draft model as said, else as `TANDEM_DRAFT_MODEL` says.
+    fn named_draft_model(&self) -> Option<String> {
+        let variable = || std::env::var("TANDEM_DRAFT_MODEL").ok().filter(|name| !name.is_empty());
+        self.draft_model.clone().or_else(variable)
+    }
+
     /// Returns how the KV cache stores numbers: as said, else as `TANDEM_KV` says, else f16.
     pub(crate) fn kv_type(&self) -> Result<KvType, Failure> {
         Ok(self.named_kv_type()?.unwrap_or_default())
@@ -64,7 +85,10 @@ impl EngineArgs {
     /// Returns whether the command line names a model of this machine, or how it is run.
     #[cfg_attr(windows, expect(dead_code, reason = "`fix` alone asks"))]
     pub(crate) fn is_named(&self) -> bool {
-        self.model.model.is_some() || self.model.kv.is_some() || self.in_process
+        self.model.model.is_some()
+            || self.model.kv.is_some()
+            || self.model.draft_model.is_some()
+            || self.in_process
     }
 
     fn is_in_process(&self) -> bool {
@@ -84,32 +108,33 @@ pub(crate) fn load(args: &EngineArgs) -> Result<(Engine, Installed), Failure> {
             let _ = write!(stderr, "\rloading {} {:3.0} %", installed.entry.name, share * 100.0);
         }
     };
-    let (engine, unshared) = share_or_load(args, &installed, &mut progress)?;
+    let (engine, remark) = share_or_load(args, &installed, &mut progress)?;
     if is_seen {
         say!();
     }
-    if let Some(why) = unshared {
-        say!("{why}");
+    if let Some(remark) = remark {
+        say!("{remark}");
     }
     Ok((engine, installed))
 }
 
-/// Returns the engine of the model's server, or else one in this process and, unless that was asked for, why.
+/// Returns the engine of the model's server, or else one in this process, and what is not as it was asked for.
 pub(crate) fn share_or_load(
     args: &EngineArgs,
     installed: &Installed,
     progress: LoadProgress<'_>,
 ) -> Result<(Engine, Option<String>), Failure> {
-    let kv = args.model.kv_type()?;
+    let options = args.model.engine_options()?;
+    let kv = options.kv;
     let unshared = if args.is_in_process() {
         None
     } else {
-        match share(installed, kv) {
-            Ok(engine) => return Ok((engine, None)),
+        match share(installed, &options) {
+            Ok((engine, remark)) => return Ok((engine, remark)),
             Err(failure) => Some(failure),
         }
     };
-    let engine = Engine::load(&installed.path, EngineOptions { kv, ..EngineOptions::default() }, progress)?;
+    let engine = Engine::load(&installed.path, options, progress)?;
     let engine = record_in_process(engine, installed, kv);
     let why = unshared.map(|failure| {
         let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -118,8 +143,12 @@ pub(crate) fn share_or_load(
     Ok((engine, why))
 }
 
-/// Returns the engine of the model's server, which is started if there is none.
-pub(crate) fn share(installed: &Installed, kv: KvType) -> Result<Engine, Failure> {
+/// Returns the engine of the model's server, which is started if there is none, and what is not as it was asked for.
+pub(crate) fn share(
+    installed: &Installed,
+    options: &EngineOptions,
+) -> Result<(Engine, Option<String>), Failure> {
+    let kv = options.kv;
     let (model, address) = find(installed, kv)?;
     // By the name where it has one: its file has been checked under it.
     let name = match installed.entry.origin {
@@ -129,8 +158,24 @@ pub(crate) fn share(installed: &Installed, kv: KvType) -> Result<Engine, Failure
     let mut args = ["serve", "--detached", "--offline", "--model"].map(Into::into).to_vec();
     args.push(name);
     args.extend(["--kv".into(), kv.name().into()]);
+    if let Some(path) = &options.draft_model {
+        args.extend(["--draft-model".into(), std::path::absolute(path)?.into()]);
+    }
     let program = ::serve::program_of_this_process()?;
-    Ok(::serve::connect_or_start(Starter { model, address, program, args })?)
+    let engine = ::serve::connect_or_start(Starter { model, address: address.clone(), program, args })?;
+    let remark = match &options.draft_model {
+        Some(_) if !has_draft_model(&address) => {
+            Some("the server that runs has no draft model; `agent serve --stop` ends it".to_owned())
+        }
+        _ => None,
+    };
+    Ok((engine, remark))
+}
+
+/// Returns whether the server there has some draft model. One that has another is as good: the answers are the same.
+fn has_draft_model(address: &Address) -> bool {
+    let status = ::serve::ask_status(address).unwrap_or_default();
+    status["draft_weights_bytes"].as_u64().is_some_and(|n_bytes| n_bytes > 0)
 }
 
 /// Returns the installed file and where its server listens.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::models::Dirs;
 use ::serve::{Address, BoundedLog, Claim, HttpOptions, ModelFile, ServeOptions, StopFlag};
 use clap::Args;
-use engine::{Engine, EngineOptions};
+use engine::Engine;
 
 use crate::failure::{Failure, code};
 use crate::log_filter;
@@ -74,8 +74,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     ctrlc::set_handler(move || raised.raise()).map_err(|error| Failure::new(code::INTERNAL, &error))?;
     let (engine, claim, trace) = match Claim::take(&address) {
         Ok(claim) => {
-            let options = EngineOptions { kv, ..EngineOptions::default() };
-            let engine = Engine::load(model.path(), options, &mut |_| {})?;
+            let engine = Engine::load(model.path(), args.model.engine_options()?, &mut |_| {})?;
             let (engine, trace) = args.trace.record(engine, &installed, kv)?;
             (engine, Some(claim), trace)
         }
@@ -86,7 +85,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
         // Its engine answers our HTTP.
         Err(::serve::Error::Served { pid }) if http.is_some() => {
             say!("process {pid} runs the model; this one adds HTTP to it");
-            (share(&installed, kv)?, None, None)
+            let (engine, remark) = share(&installed, &args.model.engine_options()?)?;
+            if let Some(remark) = remark {
+                say!("{remark}");
+            }
+            (engine, None, None)
         }
         Err(::serve::Error::Served { pid }) => {
             // Without a word where nobody reads: whoever started us finds the other one.

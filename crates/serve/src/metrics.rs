@@ -164,6 +164,11 @@ fn steps(out: &mut Exposition, metrics: &engine::Metrics) {
     out.counters("steps_total", "Finished steps, by what they computed.", "kind", &n_steps);
     out.counters("step_rows_total", "Rows of finished steps, by what they computed.", "kind", &n_rows);
     out.counters("step_seconds_total", "Time of finished steps, by what they computed.", "kind", &seconds);
+    let engine::StepCount { n_steps, n_rows, seconds } = &metrics.draft_steps;
+    let [n_steps, n_rows] = [n_steps, n_rows].map(|counter| counter.get() as f64);
+    out.counter("draft_steps_total", "Finished steps of the draft model.", n_steps);
+    out.counter("draft_step_rows_total", "Rows of finished steps of the draft model.", n_rows);
+    out.counter("draft_step_seconds_total", "Time of finished steps of the draft model.", seconds.get());
     let reasons = ["overtaken", "cancelled"];
     let given_up = |value: fn(&engine::StepCount) -> u64| {
         reasons
@@ -202,6 +207,15 @@ fn steps(out: &mut Exposition, metrics: &engine::Metrics) {
 
 fn memory(out: &mut Exposition, metrics: &engine::Metrics) {
     out.gauge("weights_bytes", "Memory of the model's weights.", metrics.n_weight_bytes as f64);
+    let n_draft_bytes = metrics.n_draft_weight_bytes as f64;
+    out.gauge("draft_weights_bytes", "Memory of the draft model's weights; 0 without one.", n_draft_bytes);
+    let n_draft_kv_bytes = metrics.n_draft_kv_bytes as f64;
+    out.gauge("draft_kv_limit_bytes", "The most memory that its KV cache may take.", n_draft_kv_bytes);
+    out.gauge(
+        "draft_kv_used_bytes",
+        "Its KV cache that some sequence holds.",
+        metrics.draft_kv_used_bytes.get(),
+    );
     out.gauge("kv_limit_bytes", "The most memory that the KV cache may take.", metrics.n_kv_bytes as f64);
     out.gauge("kv_used_bytes", "KV cache that some sequence holds.", metrics.kv_used_bytes.get());
     out.gauge(

@@ -177,6 +177,7 @@ impl Shared {
             "resident_bytes": resident_bytes(),
             "kv_used_bytes": self.engine.metrics().map(|metrics| metrics.kv_used_bytes.get() as u64),
             "weights_bytes": self.engine.metrics().map(|metrics| metrics.n_weight_bytes),
+            "draft_weights_bytes": self.engine.metrics().map(|metrics| metrics.n_draft_weight_bytes),
             "counts": self.metrics.counts(&self.engine),
         })
     }

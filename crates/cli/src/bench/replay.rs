@@ -81,7 +81,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8, Failure> {
     for _ in 0..args.runs {
         // Afresh: what one run leaves in the KV cache must not help the next one.
         let n_ctx = Some(trace.header.n_ctx);
-        let options = EngineOptions { n_ctx, kv, ..EngineOptions::default() };
+        let options = EngineOptions { n_ctx, kv, ..args.model.engine_options()? };
         let engine = Engine::load(&installed.path, options, &mut |_| {})?;
         let (replayed, wall) = timeline::run(&engine, &trace.requests, args.speed)?;
         let n_overtaken =

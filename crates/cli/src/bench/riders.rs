@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Bench, CancelToken, DraftExtent, Drafting, Engine, GenerateRequest, KvType, Priority, Sampling,
-    StopRules, TokenId,
+    Bench, CancelToken, DraftExtent, DrafterKind, Drafting, Engine, GenerateRequest, KvType, Priority,
+    Sampling, StopRules, TokenId,
 };
 
 use super::ms;
@@ -59,7 +59,19 @@ pub(super) fn run(engine: &Engine, model: &Path) -> Result<(), Failure> {
 
     best_of(engine, model, &tokens, &mut out)?;
     rewriting(engine, model, &mut out)?;
-    completions(engine, &tokens, &mut out)
+    completions(engine, &tokens, &mut out)?;
+    if let Some(metrics) = engine.metrics().filter(|metrics| metrics.n_draft_weight_bytes > 0) {
+        let drafts = &metrics.drafts[DrafterKind::DraftModel as usize];
+        writeln!(
+            out,
+            "the draft model: {} of {} tokens kept, {:.2} s for {} steps in all of the above",
+            drafts.n_kept.get(),
+            drafts.n_drafted.get(),
+            metrics.draft_steps.seconds.get(),
+            metrics.draft_steps.n_steps.get()
+        )?;
+    }
+    Ok(())
 }
 
 fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> GenerateRequest {
