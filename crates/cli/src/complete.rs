@@ -45,7 +45,13 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     let mut trees = complete::clean::Trees::default();
     trees.open(&place.file, "");
     let tree = trees.update(&place.file, &document).cloned();
-    let request = Request { document: &document, offset, trigger: Trigger::Invoked, tree: tree.as_ref() };
+    let request = Request {
+        document: &document,
+        offset,
+        trigger: Trigger::Invoked,
+        tree: tree.as_ref(),
+        context: None,
+    };
     let (mut completion, model) = match endpoint {
         Some(model) => by_endpoint(&model, &request, &options)?,
         None => {

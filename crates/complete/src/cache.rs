@@ -163,7 +163,8 @@ mod tests {
         let answer = Answer { text: text.to_owned(), ..Answer::default() };
         cache.insert("file:///a", &document, offset, answer);
         let (document, offset) = place(now);
-        let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
+        let request =
+            Request { document: &document, offset, trigger: Trigger::Automatic, tree: None, context: None };
         let (around, options) = (gate::around(&request), Options::default());
         let found = cache.find("file:///a", &request, &around, &options);
         let found = found.map(|found| found.result.map(|ghost| ghost.insert));

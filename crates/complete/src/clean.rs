@@ -148,7 +148,8 @@ mod tests {
     fn check(uri: &str, language_id: &str, marked: &str, insert: &str, expected: Result<&str, NoneReason>) {
         let offset = ByteOffset(marked.find("$0").expect("a cursor"));
         let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-        let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
+        let request =
+            Request { document: &document, offset, trigger: Trigger::Automatic, tree: None, context: None };
         let mut trees = Trees::default();
         trees.open(uri, language_id);
         let ghost = GhostText { insert: insert.to_owned(), range: offset..offset, version: 1 };

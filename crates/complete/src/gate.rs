@@ -89,7 +89,7 @@ mod tests {
     fn check(marked: &str, trigger: Trigger, expected: Option<NoneReason>) {
         let offset = ByteOffset(marked.find("$0").expect("a cursor"));
         let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-        let request = Request { document: &document, offset, trigger, tree: None };
+        let request = Request { document: &document, offset, trigger, tree: None, context: None };
         assert_eq!(gate(&request, &around(&request)), expected, "{marked:?}");
     }
 
@@ -116,6 +116,7 @@ mod tests {
             offset: ByteOffset(7),
             trigger: Trigger::Invoked,
             tree: None,
+            context: None,
         });
         let expected = Around {
             head: "cé".into(),

@@ -13,6 +13,7 @@ pub mod cache;
 mod choice;
 pub mod clean;
 mod confidence;
+pub mod context;
 pub mod gate;
 mod lines;
 pub mod prompt;
@@ -81,7 +82,7 @@ pub fn complete(
     };
     let writer = Writer::new(engine, options, n_others, Priority::Interactive, cancel);
     let mut writer = writer.answer_within(answer_time);
-    let prompt = prompt::prompt(engine.tokenizer(), &window, "");
+    let prompt = prompt::prompt(engine.tokenizer(), request.context, &window, "");
     let answer = write(&mut writer, &prompt, &window, request, &around, previous, on_text)?;
     let statistics = writer.statistics;
     Ok(completion(request, options, &around, window, answer, statistics, cancel))
@@ -105,7 +106,8 @@ fn completion(
             version: request.document.version(),
         })
     };
-    Completion { result, answer: Some(answer), prompt: window.prefix, statistics }
+    let shown_context = request.context.map(context::Context::text).unwrap_or_default();
+    Completion { result, answer: Some(answer), prompt: shown_context + &window.prefix, statistics }
 }
 
 /// Writes a few lines more behind an answer, for when its user comes there. Nobody waits for them.
@@ -128,7 +130,7 @@ pub fn look_ahead(
         text.push('\n');
         on_text("\n");
     }
-    let prompt = prompt::prompt(engine.tokenizer(), &window, &text);
+    let prompt = prompt::prompt(engine.tokenizer(), request.context, &window, &text);
     let mut n_lines = 0;
     let generation = writer.rest(&prompt, &mut |piece| {
         n_lines += piece.matches('\n').count();
@@ -218,7 +220,7 @@ fn write(
         answer.is_cut = !writer.has_time();
     }
     if rule.wants_more("") && !answer.is_cut {
-        let rest = prompt::prompt(writer.engine.tokenizer(), window, &answer.text);
+        let rest = prompt::prompt(writer.engine.tokenizer(), request.context, window, &answer.text);
         let rest = writer.rest(&rest, &mut |text| on_text(text) && rule.wants_more(text))?;
         answer.text.push_str(&rest.text);
         answer.is_cut = matches!(rest.stop, StopReason::MaxTokens | StopReason::Time);

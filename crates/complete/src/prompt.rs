@@ -11,6 +11,7 @@
 
 use engine::{SpecialTokens, TokenId, Tokenizer};
 
+use crate::context::Context;
 use crate::window::Window;
 
 /// What the engine is asked to continue.
@@ -25,11 +26,14 @@ pub struct Prompt {
 /// Most tokens backed up over; each costs a decode step.
 const N_MAX_BACKED_UP: usize = 4;
 
-/// Returns the prompt for a window and what was `written` behind its cursor already.
-pub fn prompt(tokenizer: &Tokenizer, window: &Window, written: &str) -> Prompt {
+/// Returns the prompt for a window behind its context and what was `written` behind its cursor already.
+pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window, written: &str) -> Prompt {
     let specials = tokenizer.specials();
+    let context = context.filter(|context| !context.is_empty());
+    let context = context.map(|context| context.tokens(tokenizer)).unwrap_or_default();
     let Some(marks) = Marks::of(specials) else {
         let (mut tokens, healed) = heal(tokenizer, &format!("{}{written}", window.prefix));
+        tokens.splice(0..0, context.iter().copied());
         // A model that has no beginning-of-text token was trained on texts that follow an end.
         let first = specials.bos.or(specials.eos);
         if specials.add_bos || tokens.is_empty() {
@@ -41,7 +45,8 @@ pub fn prompt(tokenizer: &Tokenizer, window: &Window, written: &str) -> Prompt {
     let (before, head) = window.prefix.split_at(n_before);
     let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
     let bos = specials.bos.filter(|_| specials.add_bos);
-    let tokens = marks.around(bos, &tokenizer.encode(before), &tokenizer.encode(&window.after), &head);
+    let tokens =
+        marks.around(bos, context, &tokenizer.encode(before), &tokenizer.encode(&window.after), &head);
     Prompt { tokens, healed }
 }
 
@@ -66,12 +71,13 @@ impl Marks {
     fn around(
         &self,
         bos: Option<TokenId>,
+        context: &[TokenId],
         before: &[TokenId],
         after: &[TokenId],
         head: &[TokenId],
     ) -> Vec<TokenId> {
         let bos = bos.as_slice();
-        [bos, &[self.prefix], before, &[self.suffix], after, &[self.middle], head].concat()
+        [bos, context, &[self.prefix], before, &[self.suffix], after, &[self.middle], head].concat()
     }
 }
 
@@ -109,9 +115,9 @@ mod tests {
             ..SpecialTokens::default()
         };
         let marks = Marks::of(&specials).expect("all three");
-        let around = |bos| marks.around(bos, &ids(&[1, 2]), &ids(&[3]), &ids(&[4, 5]));
-        assert_eq!(around(None), ids(&[90, 1, 2, 91, 3, 92, 4, 5]));
-        assert_eq!(around(Some(TokenId(7))), ids(&[7, 90, 1, 2, 91, 3, 92, 4, 5]));
+        let around = |bos| marks.around(bos, &ids(&[8]), &ids(&[1, 2]), &ids(&[3]), &ids(&[4, 5]));
+        assert_eq!(around(None), ids(&[8, 90, 1, 2, 91, 3, 92, 4, 5]));
+        assert_eq!(around(Some(TokenId(7))), ids(&[7, 8, 90, 1, 2, 91, 3, 92, 4, 5]));
         assert!(Marks::of(&SpecialTokens { fim_middle: None, ..specials }).is_none());
     }
 

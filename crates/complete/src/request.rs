@@ -7,6 +7,7 @@ use engine::{Generation, Timings};
 use syntax::SyntaxTree;
 use text::{ByteOffset, Snapshot};
 
+use crate::context::{Context, ContextScope};
 use crate::{Answer, Calibration};
 
 /// Who asked: LSP's words.
@@ -29,6 +30,8 @@ pub struct Request<'a> {
     pub trigger: Trigger,
     /// The document's tree, where there is one at hand: of a few lines one is chosen that adds no error to it.
     pub tree: Option<&'a SyntaxTree>,
+    /// What the model sees in front of the window, where there is anything.
+    pub context: Option<&'a Context>,
 }
 
 impl Request<'_> {
@@ -50,6 +53,10 @@ pub struct Options {
     pub n_max_prefix_bytes: usize,
     /// Most bytes of the document after the cursor that are looked at.
     pub n_max_after_bytes: usize,
+    /// From where context may be.
+    pub context: ContextScope,
+    /// Most bytes of context.
+    pub n_max_context_bytes: usize,
     /// Most lines written besides the likeliest, to choose from, while the user types.
     pub n_others: usize,
     /// The same when the user pressed a key for it, and so waits.
@@ -83,6 +90,8 @@ impl Default for Options {
         Self {
             n_max_prefix_bytes: 2048,
             n_max_after_bytes: 512,
+            context: ContextScope::default(),
+            n_max_context_bytes: 1024,
             n_others: 3,
             n_others_invoked: 7,
             min_confidence: 0.25,

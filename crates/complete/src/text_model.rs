@@ -133,7 +133,7 @@ pub fn look_ahead(
         text.push('\n');
         on_text("\n");
     }
-    let before = format!("{}{text}", window.prefix);
+    let before = format!("{}{}{text}", context_of(request), window.prefix);
     let question =
         Question { before: &before, after: &window.after, stop: None, n_max_tokens: options.n_max_tokens };
     let mut n_lines = 0;
@@ -145,6 +145,10 @@ pub fn look_ahead(
     let continuation = model.continue_text(&question, &mut hear, cancel)?;
     let is_cut = continuation.end != End::Whole;
     Ok(Answer { text, is_cut, repeats: false, ..answer.clone() }.without_repetition())
+}
+
+fn context_of(request: &Request<'_>) -> String {
+    request.context.map(crate::context::Context::text).unwrap_or_default()
 }
 
 fn within_reach(model: &dyn TextModel, options: &Options) -> Options {
@@ -160,8 +164,9 @@ fn write(
     on_text: &mut dyn FnMut(&str) -> bool,
     cancel: &CancelToken,
 ) -> Result<(Answer, Statistics), Unavailable> {
-    let before = window.prefix.strip_suffix(' ').unwrap_or(&window.prefix);
-    let mut lead = Lead::new(around, window.prefix.len() - before.len());
+    let prefix = context_of(request) + &window.prefix;
+    let before = prefix.strip_suffix(' ').unwrap_or(&prefix);
+    let mut lead = Lead::new(around, prefix.len() - before.len());
     let mut rule = StopRule::new(request, around);
     let question = Question {
         before,

@@ -30,26 +30,27 @@ impl Window {
 
 /// Returns the window for a cursor that leaves room for `n_more_bytes` behind it.
 pub fn window(request: &Request<'_>, options: &Options, n_more_bytes: usize) -> Window {
-    let n_max_bytes = options.n_max_prefix_bytes.saturating_sub(n_more_bytes);
-    let cursor = request.offset.0;
-    let cursor_line = request.document.line_of(request.offset);
-    let fits = |line_idx: &u32| cursor - request.line_start(*line_idx) <= n_max_bytes;
-    let start = (0..=cursor_line)
-        .step_by(STEP_LINES)
-        .find(fits)
-        .or_else(|| (0..=cursor_line).find(fits))
-        .map_or_else(
-            || boundary_after(request, cursor - n_max_bytes),
-            |line_idx| request.line_start(line_idx),
-        );
+    let start = window_start(request, options, n_more_bytes);
     let raw = request.document.slice(ByteOffset(start)..request.offset);
-    let end = ByteOffset(cursor.saturating_add(options.n_max_after_bytes));
+    let end = ByteOffset(request.offset.0.saturating_add(options.n_max_after_bytes));
     let after = request.document.slice(request.offset..end);
     Window {
         prefix: raw.replace("\r\n", "\n"),
         after: after.replace("\r\n", "\n"),
         is_crlf: is_crlf(request),
     }
+}
+
+/// Returns the byte at which the window starts.
+pub fn window_start(request: &Request<'_>, options: &Options, n_more_bytes: usize) -> usize {
+    let n_max_bytes = options.n_max_prefix_bytes.saturating_sub(n_more_bytes);
+    let cursor = request.offset.0;
+    let cursor_line = request.document.line_of(request.offset);
+    let fits = |line_idx: &u32| cursor - request.line_start(*line_idx) <= n_max_bytes;
+    (0..=cursor_line).step_by(STEP_LINES).find(fits).or_else(|| (0..=cursor_line).find(fits)).map_or_else(
+        || boundary_after(request, cursor - n_max_bytes),
+        |line_idx| request.line_start(line_idx),
+    )
 }
 
 /// Returns whether the document ends its lines by `\r\n`.
@@ -81,6 +82,7 @@ mod tests {
             offset: ByteOffset(text.len()),
             trigger: Trigger::Automatic,
             tree: None,
+            context: None,
         };
         window(&request, &Options { n_max_prefix_bytes: n_max_bytes, ..Options::default() }, 0).prefix
     }
@@ -105,8 +107,13 @@ mod tests {
     #[test]
     fn the_model_sees_plain_line_ends_and_the_document_gets_its_own() {
         let document = Document::open("a\r\nb", 1).snapshot();
-        let request =
-            Request { document: &document, offset: ByteOffset(4), trigger: Trigger::Automatic, tree: None };
+        let request = Request {
+            document: &document,
+            offset: ByteOffset(4),
+            trigger: Trigger::Automatic,
+            tree: None,
+            context: None,
+        };
         let window = window(&request, &Options::default(), 0);
         assert_eq!(window.prefix, "a\nb");
         assert_eq!(window.line_ends("c\nd".into()), "c\r\nd");

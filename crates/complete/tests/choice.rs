@@ -8,7 +8,8 @@ use text::{ByteOffset, Document};
 fn shown(engine: &Engine, marked: &str, n_others_invoked: usize) -> String {
     let offset = ByteOffset(marked.find("$0").expect("a cursor"));
     let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-    let request = Request { document: &document, offset, trigger: Trigger::Invoked, tree: None };
+    let request =
+        Request { document: &document, offset, trigger: Trigger::Invoked, tree: None, context: None };
     let options = Options { n_others_invoked, ..Options::default() };
     let completion = complete::complete(engine, &request, &options, "", &mut |_| true, &CancelToken::new())
         .expect("an answer");

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use engine::CancelToken;
 use text::{ByteOffset, Snapshot};
 
+use crate::context::Slot;
 use crate::main_loop::Event;
 use crate::progress::{self, Handle};
 
@@ -60,6 +61,8 @@ pub(crate) struct Job {
     pub(crate) options: Options,
     /// What is known of the document's syntax; it comes back up to date.
     pub(crate) seen: Option<Seen>,
+    /// Where the document's context is, if it may have one.
+    pub(crate) context: Option<Arc<Slot>>,
     pub(crate) work: Work,
     /// Where others see what is written so far.
     pub(crate) heard: Arc<Mutex<String>>,
@@ -106,7 +109,17 @@ pub(crate) fn run(load: LoadModel, jobs: &Receiver<Job>, events: &Sender<Event>,
 
 fn work(model: &Model, job: &mut Job, progress: &Handle) -> Result<Outcome, engine::Error> {
     let tree = job.seen.as_mut().and_then(|seen| seen.update(&job.document));
-    let request = Request { document: &job.document, offset: job.offset, trigger: job.trigger, tree };
+    let context = job.context.as_ref().map(|slot| match job.work {
+        Work::Complete { .. } => slot.take(),
+        Work::Ahead(_) => slot.in_use(),
+    });
+    let request = Request {
+        document: &job.document,
+        offset: job.offset,
+        trigger: job.trigger,
+        tree,
+        context: context.as_deref(),
+    };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         true

@@ -72,6 +72,10 @@ impl Folders {
         self.folders.retain(|folder| !uris.contains(&folder.uri));
     }
 
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.folders.iter().map(|folder| folder.path.clone()).collect()
+    }
+
     pub(crate) fn uris(&self) -> Vec<String> {
         self.folders.iter().map(|folder| folder.uri.clone()).collect()
     }

@@ -23,12 +23,14 @@ use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{self, Job, LoadModel, Outcome, Work};
+use crate::context::Contexts;
 use crate::fate::{Evidence, Fates, OnFate, Showing};
 use crate::from_proto::{Cursor, Selected};
 use crate::main_loop::{Answer, Event, Shown};
 use crate::memory::Note;
 use crate::permit::Permit;
 use crate::progress;
+use crate::settings::Settings;
 use crate::status::{Pace, State};
 use record::Records;
 
@@ -118,6 +120,7 @@ pub(crate) struct Ghosts {
     permit: Permit,
     pace: Pace,
     records: Records,
+    pub(crate) contexts: Contexts,
     next_key: u64,
     model: Model,
     options: Options,
@@ -148,6 +151,7 @@ impl Ghosts {
             permit: Permit::default(),
             pace: Pace::default(),
             records: Records::default(),
+            contexts: Contexts::default(),
             next_key: 0,
             model: Model::Unloaded(Box::new((load, job_queue))),
             options,
@@ -398,6 +402,7 @@ impl Ghosts {
             trigger,
             options: self.options(&uri),
             seen,
+            context: self.contexts.slot(&uri),
             work,
             heard: Arc::clone(&heard),
             cancel: cancel.clone(),
@@ -476,6 +481,7 @@ impl Ghosts {
     pub(crate) fn close(&mut self, uri: &str) {
         self.forget(uri, "closed");
         self.trees.close(uri);
+        self.contexts.close(uri);
         self.permit.close(uri);
     }
 
@@ -507,7 +513,13 @@ impl Ghosts {
         }
     }
 
-    fn options(&self, uri: &str) -> Options {
+    /// Returns what its user wants for a document.
+    pub(crate) fn settings(&self, uri: &str) -> &Settings {
+        self.permit.settings(uri)
+    }
+
+    /// Returns the limits that count for a document.
+    pub(crate) fn options(&self, uri: &str) -> Options {
         self.permit.settings(uri).options(self.options)
     }
 
@@ -689,7 +701,13 @@ impl Place {
     }
 
     fn request(&self) -> Request<'_> {
-        Request { document: &self.document, offset: self.offset, trigger: self.trigger, tree: None }
+        Request {
+            document: &self.document,
+            offset: self.offset,
+            trigger: self.trigger,
+            tree: None,
+            context: None,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: an editor's messages. Out: one response for each of its requests (I-5), notifications, logs.
 //! Never: prints to stdout (I-12), opens a socket (I-13), logs source text above TRACE (I-9).
-//! Thread: the caller's runs the transport; `main` owns the documents; `completion` asks the engine.
+//! Thread: the caller's runs the transport; `main` owns the documents; `completion` asks the engine; `context` looks at
+//! other files.
 //! Source: LSP 3.17, and `textDocument/inlineCompletion` of 3.18.
 //!
 //! A message's path is a straight line: [`transport`] → [`service`] → [`main_loop`] → [`ghost`] → [`completion`] and
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod completion;
+mod context;
 mod documents;
 mod editor;
 mod error;
@@ -35,7 +37,7 @@ pub use completion::{LoadModel, LoadPhase, LoadStep};
 pub use error::Error;
 pub use memory::{Counts, Memory, Still};
 pub use server::{ServerOptions, SessionEnd, serve, serve_on};
-pub use settings::{Context, Settings};
+pub use settings::Settings;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! Thread: main.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::completion::{LoadModel, Outcome};
 use crate::documents::{Changed, Documents};
 use crate::editor::Can;
 use crate::fate::{FateEvent, OnFate};
-use crate::from_proto::{Asked, Client, Command, Told};
+use crate::from_proto::{self, Asked, Client, Command, Told};
 use crate::ghost::Ghosts;
 use crate::kept::Keeping;
 use crate::memory::{Note, Remembering};
@@ -226,6 +227,12 @@ impl MainLoop {
             Event::Asked { id, asked, reply } => match asked {
                 Asked::InlineCompletion(cursor) | Asked::Completion(cursor) => {
                     let document = self.documents.get(&cursor.uri);
+                    if let Some(snapshot) = document.map(Document::snapshot)
+                        && let Ok(offset) = snapshot.offset(cursor.position, self.encoding)
+                    {
+                        let options = self.ghosts.options(&cursor.uri);
+                        self.ghosts.contexts.ask(&cursor.uri, &snapshot, offset, &self.documents, options);
+                    }
                     self.ghosts.ask(id, cursor, document, reply);
                 }
                 Asked::Why { uri } => {
@@ -262,6 +269,8 @@ impl MainLoop {
         let folders = &mut self.ghosts.permit().folders;
         folders.add(&client.folders);
         folders.begin(&client.options);
+        let roots = folders.paths();
+        self.ghosts.contexts.set_roots(roots);
     }
 
     /// The model is loaded when the settings are known: the first request must not be answered against them.
@@ -328,6 +337,10 @@ impl MainLoop {
                 if self.documents.open(uri.clone(), document) {
                     tracing::warn!(uri, "the document was open already; its new text counts");
                 }
+                let is_secret = |path: &PathBuf| self.ghosts.settings(&uri).is_secret(path);
+                let path = from_proto::path(&uri).filter(|path| !is_secret(path));
+                let options = self.ghosts.options(&uri);
+                self.ghosts.contexts.open(&uri, path, &language_id, &self.documents, options);
             }
             Told::Changed { uri, version, changes } => {
                 self.ghosts.abandon(&uri, "changed");
@@ -357,6 +370,8 @@ impl MainLoop {
                 let folders = &mut self.ghosts.permit().folders;
                 folders.remove(&removed);
                 folders.add(&added);
+                let roots = folders.paths();
+                self.ghosts.contexts.set_roots(roots);
                 self.ask_configuration();
                 self.settings_changed();
             }

@@ -8,6 +8,7 @@
 
 use std::path::Path;
 
+use complete::context::ContextScope;
 use complete::{NoneReason, Options};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::{Map, Value, json};
@@ -47,18 +48,6 @@ const N_MAX_LINES: u64 = 100;
 const KEYS: &str =
     "enable, languages, disabled_languages, context, max_lines, min_confidence, look_ahead, secret_files";
 
-/// Which text a model may see besides the cursor's surroundings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Context {
-    /// None.
-    Off,
-    /// The cursor's file.
-    File,
-    /// Other files of the folder, too.
-    #[default]
-    Repo,
-}
-
 /// What counts for a document.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,7 +58,7 @@ pub struct Settings {
     /// Languages without.
     pub disabled_languages: Vec<String>,
     /// Which text a model may see.
-    pub context: Context,
+    pub context: ContextScope,
     /// Most lines of a ghost text.
     pub max_lines: Option<usize>,
     /// Least probability of being right for ghost text that nobody pressed a key for; without it the server's own.
@@ -86,7 +75,7 @@ pub(crate) struct Layer {
     enable: Option<bool>,
     languages: Option<Vec<String>>,
     disabled_languages: Option<Vec<String>>,
-    context: Option<Context>,
+    context: Option<ContextScope>,
     max_lines: Option<usize>,
     min_confidence: Option<f32>,
     look_ahead: Option<bool>,
@@ -135,7 +124,11 @@ impl Layer {
                 "disabled_languages" => {
                     take(&mut layer.disabled_languages, words(value), "a list of language ids")
                 }
-                "context" => take(&mut layer.context, context(value), "\"off\", \"file\" or \"repo\""),
+                "context" => take(
+                    &mut layer.context,
+                    value.as_str().and_then(|name| name.parse().ok()),
+                    "\"off\", \"file\" or \"repo\"",
+                ),
                 "max_lines" => {
                     let n_lines = value.as_u64().filter(|n| (1..=N_MAX_LINES).contains(n));
                     take(&mut layer.max_lines, n_lines.map(|n| n as usize), "a whole number from 1 to 100")
@@ -243,6 +236,7 @@ impl Settings {
         Options {
             min_confidence: self.min_confidence.unwrap_or(options.min_confidence),
             n_lines_ahead: if self.look_ahead { options.n_lines_ahead } else { 0 },
+            context: self.context,
             ..options
         }
     }
@@ -259,11 +253,7 @@ impl Settings {
             "enable": self.enable,
             "languages": self.languages,
             "disabled_languages": self.disabled_languages,
-            "context": match self.context {
-                Context::Off => "off",
-                Context::File => "file",
-                Context::Repo => "repo",
-            },
+            "context": self.context.name(),
             "max_lines": self.max_lines,
             "min_confidence": self.min_confidence,
             "look_ahead": self.look_ahead,
@@ -300,15 +290,6 @@ fn snake(key: &str) -> String {
 
 fn words(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|word| word.as_str().map(str::to_owned)).collect()
-}
-
-fn context(value: &Value) -> Option<Context> {
-    match value.as_str()? {
-        "off" => Some(Context::Off),
-        "file" => Some(Context::File),
-        "repo" => Some(Context::Repo),
-        _ => None,
-    }
 }
 
 fn is_glob(glob: &str) -> bool {

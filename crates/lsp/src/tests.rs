@@ -4,6 +4,7 @@
 
 mod editor;
 
+mod context;
 mod documents;
 mod fates;
 mod frames;

@@ -261,6 +261,14 @@ impl Language {
         }
     }
 
+    /// Returns whether what a text of one language defines may be used in one of the other.
+    #[must_use]
+    pub fn shares_names_with(self, other: Self) -> bool {
+        const FAMILIES: [&[Language]; 2] =
+            [&[Language::C, Language::Cpp], &[Language::JavaScript, Language::Tsx, Language::TypeScript]];
+        self == other || FAMILIES.iter().any(|family| family.contains(&self) && family.contains(&other))
+    }
+
     /// Returns what begins a comment that ends with its line.
     #[must_use]
     pub fn line_comment(self) -> Option<&'static str> {

@@ -32,6 +32,7 @@ impl Fixture {
             offset: ByteOffset(self.at),
             trigger: Trigger::Automatic,
             tree: None,
+            context: None,
         };
         let evidence = Evidence { confidence: 0.5, ..Evidence::default() };
         let showing = Showing {
@@ -65,6 +66,7 @@ impl Fixture {
             offset: ByteOffset(self.at),
             trigger: Trigger::Automatic,
             tree: None,
+            context: None,
         };
         self.fates.rejected(URI, &request).len()
     }
