@@ -9,12 +9,17 @@ lines below go too. "The line": the ghost text's first line is exactly the line'
 distance by the longer of the two, of the whole hole. "Adds an error": tree-sitter finds none in the document without
 the ghost text, and one with it; "has an error": with it, whatever was before. "Repeats": a line of it is the next line
 of the document. Files that tree-sitter does not understand to begin with are left out.
+
+With --context SCOPE the package's folder is the workspace, and the prompt may hold what SCOPE says. "Cross-file" are
+the holes whose first line mentions a name that the file imports from another file of its package; --cross-file takes
+only those.
 """
 
 import argparse
 import random
 import re
 import sys
+import time
 
 import tree_sitter
 import tree_sitter_javascript
@@ -32,18 +37,50 @@ GRAMMARS = {
     "rust": tree_sitter_rust.language(),
 }
 MOST_COLUMN, SPANS, MOST_SPAN_LINES = 15, 0.3, 3
+# Nobody asks right when a file opens; meanwhile its imports are looked at.
+LOOK_S = 0.05
 CONTROL = re.compile(r"<\|[^|\s]+\|>|</?s>|<(fim|file|repo|jupyter|issue|gh)_\w+>|\[/?INST\]|<｜")
 COLUMNS = [
     "language", "package", "file", "line", "column", "n_lines", "shown", "is_line", "similarity", "is_clean_before",
-    "is_clean_after", "repeats", "has_control", "ms", "outcome", "n_prompt", "n_reused", "n_generated", "reference",
-    "text",
+    "is_clean_after", "repeats", "has_control", "ms", "outcome", "n_prompt", "n_reused", "n_generated", "is_cross_file",
+    "reference", "text",
 ]
+
+
+# What stands in the import of another file of the same package, and so what is a name from there.
+IMPORTS = {
+    "python": re.compile(r"^\s*from\s+\.[\w.]*\s+import\s+(\([^)]*\)|[^\n]*)", re.MULTILINE),
+    "javascript": re.compile(r"^(?:const|let|var)\s+([^=;]+?)\s*=\s*require\(['\"]\.", re.MULTILINE),
+    "typescript": re.compile(r"^import\s+([^;'\"]*?)\s+from\s+['\"]\.", re.MULTILINE),
+    "rust": re.compile(r"^\s*(?:pub\s+)?use\s+(?:crate|super)::([^;]*);", re.MULTILINE),
+}
+NOT_NAMES = {"as", "type", "self", "super", "crate", "noqa"}
+
+
+def names_from_beside(language, text):
+    """The names that a file imports from other files of its package."""
+    taken = re.sub(r"#.*", "", " ".join(IMPORTS[language].findall(text)))
+    return set(re.findall(r"[A-Za-z_]\w*", taken)) - NOT_NAMES
+
+
+def uses_from_beside(language, text):
+    """Where in the code names of other files are used: for each line the columns."""
+    names = names_from_beside(language, text)
+    uses, waiting = {}, [tree(language, text).root_node]
+    while waiting:
+        node = waiting.pop()
+        if re.match("import_|use_declaration", node.type):
+            continue
+        waiting.extend(node.children)
+        if "identifier" in node.type and not node.children and node.text.decode() in names:
+            uses.setdefault(node.start_point.row, []).append(node.start_point.column)
+    return uses
 
 
 class Hole:
     """A place in a file from which text was taken."""
 
-    def __init__(self, package, path, lines, line_idx, rng):
+    def __init__(self, package, path, lines, line_idx, uses, rng):
         line = lines[line_idx]
         n_indentation = len(line) - len(line.lstrip())
         column = n_indentation + rng.randrange(min(MOST_COLUMN, len(line.rstrip()) - n_indentation - 1) + 1)
@@ -53,10 +90,11 @@ class Hole:
         self.head = "\n".join([*lines[:line_idx], line[:column]])
         self.tail = "\n".join(["", *lines[last:]]) + "\n"
         self.reference = "\n".join([line[column:], *lines[line_idx + 1 : last]])
+        self.is_cross_file = any(use >= column for use in uses)
         self.position = {"line": line_idx, "character": ghost.lsp.units(line[:column])}
 
 
-def holes(n, seed):
+def holes(n, seed, only_cross_file=False):
     """Holes, as many in each language, in the order of their files."""
     languages = {}
     for package in packages.PACKAGES:
@@ -70,7 +108,11 @@ def holes(n, seed):
                 text = path.read_text(encoding="utf-8")
                 lines = text.splitlines()
                 if is_clean(language, text):
-                    places += [(package, path, lines, idx) for idx, line in enumerate(lines) if line.strip()]
+                    uses = uses_from_beside(language, text)
+                    taken = [idx for idx, line in enumerate(lines) if line.strip()]
+                    if only_cross_file:
+                        taken = sorted(uses)
+                    places += [(package, path, lines, idx, uses.get(idx, [])) for idx in taken]
         n_here = (n + language_idx) // len(languages)
         chosen = sorted(rng.sample(range(len(places)), min(n_here, len(places))))
         made += [Hole(*places[idx], rng) for idx in chosen]
@@ -78,8 +120,11 @@ def holes(n, seed):
 
 
 def is_clean(language, text):
-    parser = tree_sitter.Parser(tree_sitter.Language(GRAMMARS[language]))
-    return not parser.parse(text.encode("utf-8")).root_node.has_error
+    return not tree(language, text).root_node.has_error
+
+
+def tree(language, text):
+    return tree_sitter.Parser(tree_sitter.Language(GRAMMARS[language])).parse(text.encode("utf-8"))
 
 
 def similarity(mine, theirs):
@@ -94,9 +139,11 @@ def similarity(mine, theirs):
 
 def ask(session, hole):
     language = hole.package.language
-    uri = f"file:///{hole.package.name}/{hole.line_idx}/{hole.path.name}"
+    # Where it is stored: what it imports is beside it.
+    uri = hole.path.absolute().as_uri()
     document = hole.head + hole.tail
     session.open(uri, language, document)
+    time.sleep(LOOK_S)
     answer = session.ask(uri, hole.position, ghost.INVOKED)
     session.close(uri)
     text, completed = answer.text, answer.inserted_into(document)
@@ -117,6 +164,7 @@ def ask(session, hole):
         "repeats": int(below in [line.strip() for line in text.splitlines()] and below not in expected),
         "has_control": int(bool(CONTROL.search(text)) and not CONTROL.search(hole.reference)),
         "ms": f"{answer.ms:.1f}",
+        "is_cross_file": int(hole.is_cross_file),
         "outcome": answer.why.get("outcome", ""),
         "reference": hole.reference,
         "text": text,
@@ -132,8 +180,8 @@ def summary_of(rows):
     ]
     lines = [heads, ["---"] * len(heads)]
     languages = list(dict.fromkeys(row["language"] for row in rows))
-    for name in [*languages, "all"]:
-        some = [row for row in rows if name in ("all", row["language"])]
+    for name in [*languages, "cross-file", "all"]:
+        some = [row for row in rows if name in ("all", row["language"]) or name == "cross-file" and row["is_cross_file"]]
         shown = [row for row in some if row["shown"]]
         clean = [row for row in shown if row["is_clean_before"]]
         similar = [float(row["similarity"]) for row in shown]
@@ -147,8 +195,12 @@ def summary_of(rows):
             f"{ghost.quantile(ms, 0.5):.0f}, {ghost.quantile(ms, 0.95):.0f}",
         ])
     table = "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
-    n_right = sum(row["is_line"] for row in rows)
-    return f"{table}\n\nthe line: {ghost.share(n_right, len(rows))}"
+    cross_file = [row for row in rows if row["is_cross_file"]]
+    lines = [
+        f"{name}: {ghost.share(sum(row['is_line'] for row in some), len(some))}"
+        for name, some in (("the line", rows), ("the line, cross-file", cross_file))
+    ]
+    return table + "\n\n" + "\n".join(lines)
 
 
 def percent(part, whole):
@@ -159,10 +211,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--holes", metavar="N", type=int, default=1000, help="how many")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="which")
+    parser.add_argument("--context", choices=["off", "file", "repo"], help="what the prompt may hold beside the window")
+    parser.add_argument("--cross-file", action="store_true", help="only holes that need a name from another file")
     parser.add_argument("--csv", metavar="FILE", help="write a row for each hole")
     args = parser.parse_args()
-    chosen = holes(args.holes, args.seed)
-    with ghost.session() as session:
+    chosen = holes(args.holes, args.seed, args.cross_file)
+    folders = [packages.folder_of(one) for one in packages.PACKAGES] if args.context else []
+    options = {"context": args.context} if args.context else None
+    with ghost.session(folders, options) as session:
         rows = [ask(session, hole) for hole in chosen]
     if args.csv:
         ghost.write_csv(args.csv, COLUMNS, rows)

@@ -63,7 +63,7 @@ def offset_of(text, position):
 class Session:
     """A language server and the shared engine it starts."""
 
-    def __init__(self):
+    def __init__(self, folders=(), options=None):
         self.agent = os.environ.get("TANDEM_AGENT")
         if not self.agent:
             raise SystemExit("error: TANDEM_AGENT is not set: the path of a release build of `agent`")
@@ -77,7 +77,8 @@ class Session:
         self._logged = {}  # request id -> fields of its log lines
         threading.Thread(target=self._read_log, daemon=True).start()
         self._knows_why = True
-        lsp.initialize(self.editor)
+        workspace = [{"uri": pathlib.Path(folder).as_uri(), "name": pathlib.Path(folder).name} for folder in folders]
+        lsp.initialize(self.editor, workspaceFolders=workspace or None, initializationOptions=options)
 
     def _read_log(self):
         for line in self.editor.process.stderr:
@@ -177,9 +178,9 @@ class Session:
 
 
 @contextlib.contextmanager
-def session():
-    """A warm session that ends with the block."""
-    one = Session()
+def session(folders=(), options=None):
+    """A warm session with workspace folders and settings that ends with the block."""
+    one = Session(folders, options)
     try:
         one.warm_up()
         yield one

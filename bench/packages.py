@@ -46,9 +46,14 @@ def package(name):
     return next(one for one in PACKAGES if one.name == name)
 
 
+def folder_of(one):
+    """The folder that holds the package."""
+    return ROOT / f"{one.client}-{one.name}-{one.version}"
+
+
 def sources(one):
     """The package's source files, sorted; tests are left out: they repeat themselves."""
-    folder = ROOT / f"{one.client}-{one.name}-{one.version}"
+    folder = folder_of(one)
     if not folder.is_dir():
         fetch(one, folder)
     paths = sorted(path for path in folder.rglob("*" + one.ending) if "tests" not in path.parts)

@@ -203,7 +203,7 @@ class Editor:
             raise Failed(f"{when}: the texts differ at character {at}: {theirs[at:at + 20]!r} is not {text[at:at + 20]!r}")
 
 
-def initialize(editor):
+def initialize(editor, **more):
     params = {
         "processId": os.getpid(),
         "clientInfo": {"name": "conversation.py"},
@@ -213,6 +213,7 @@ def initialize(editor):
             "window": {"workDoneProgress": True},
             "textDocument": {"inlineCompletion": {}},
         },
+        **more,
     }
     capabilities = editor.result(editor.ask("initialize", params))["capabilities"]
     check(capabilities["positionEncoding"] == "utf-16", "the position encoding is not UTF-16")
