@@ -269,7 +269,8 @@ mod tests {
     fn ask(script: &Script, marked: &str, options: &Options) -> (Completion, String) {
         let offset = ByteOffset(marked.find("$0").expect("a cursor"));
         let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
-        let request = Request { document: &document, offset, trigger: Trigger::Automatic, tree: None };
+        let request =
+            Request { document: &document, offset, trigger: Trigger::Automatic, tree: None, context: None };
         let mut heard = String::new();
         let mut hear = |piece: &str| {
             heard.push_str(piece);
@@ -347,7 +348,7 @@ mod tests {
         let script = Script { pieces: vec!["y = 2\n", "z = 3\n", "w"], ..Script::default() };
         let document = Document::open("x = ", 1).snapshot();
         let (offset, trigger) = (ByteOffset(4), Trigger::Automatic);
-        let request = Request { document: &document, offset, trigger, tree: None };
+        let request = Request { document: &document, offset, trigger, tree: None, context: None };
         let answer = Answer { text: "1\n".into(), ..Answer::default() };
         let cancel = CancelToken::new();
         let ahead = look_ahead(&script, &request, &Options::default(), &answer, &mut |_| true, &cancel)

@@ -252,8 +252,13 @@ mod tests {
             let offset = ByteOffset(marked.find("$0").expect("a cursor"));
             let document = Document::open(&marked.replace("$0", ""), 1).snapshot();
             let tree = SyntaxTree::parse(Language::Python, &document, Duration::MAX).expect("no end of time");
-            let request =
-                Request { document: &document, offset, trigger: Trigger::Automatic, tree: Some(&tree) };
+            let request = Request {
+                document: &document,
+                offset,
+                trigger: Trigger::Automatic,
+                tree: Some(&tree),
+                context: None,
+            };
             let around = gate::around(&request);
             let mut rule = StopRule::new(&request, &around);
             for (idx, piece) in pieces.iter().enumerate() {

@@ -73,6 +73,7 @@ const RULES: &[Words] = &[
             // The data directory is theirs to write.
             "crates/models/",
             "crates/cli/",
+            "crates/lsp/src/memory.rs",
             // The server's socket, its lock and its log.
             "crates/serve/src/address.rs",
             "crates/serve/src/claim.rs",
