@@ -4,7 +4,7 @@ if vim.g.loaded_tandem then
 end
 vim.g.loaded_tandem = true
 
-local NAMES = { "complete", "restart", "status", "toggle" }
+local NAMES = { "complete", "restart", "status", "toggle", "why" }
 
 vim.api.nvim_create_user_command("Tandem", function(args)
   local name = args.fargs[1]
@@ -20,5 +20,5 @@ end, {
       return vim.startswith(name, typed)
     end, NAMES)
   end,
-  desc = "Tandem: status, toggle, restart, complete",
+  desc = "Tandem: status, toggle, restart, complete, why",
 })

@@ -73,7 +73,7 @@ async function menu(): Promise<void> {
         label: `${others.length < disabled.length ? "Enable" : "Disable"} in ${languageId}`,
         act: () => settings().update("disabledLanguages", toggled, vscode.ConfigurationTarget.Global),
       },
-      { label: "Why is nothing shown here?", act: () => why(uri) },
+      { label: "Why was this shown, or nothing?", act: () => why(uri) },
     );
   }
   items.push(
@@ -84,10 +84,17 @@ async function menu(): Promise<void> {
   await (await vscode.window.showQuickPick(items, { title: "Tandem" }))?.act();
 }
 
+/** The server's account of the last request in a document, with the prompt as the model saw it. */
 async function why(uri: vscode.Uri): Promise<void> {
   const textDocument = { uri: uri.toString() };
-  const last = await client?.sendRequest<{ outcome: string } | null>("tandem/why", { textDocument });
-  void vscode.window.showInformationMessage(`Tandem: the last request here: ${last?.outcome ?? "there was none"}.`);
+  const last = await client?.sendRequest<{ account: string[]; prompt?: string } | null>("tandem/why", { textDocument });
+  if (!last) {
+    void vscode.window.showInformationMessage("Tandem: nothing was asked for here yet.");
+    return;
+  }
+  const prompt = last.prompt === undefined ? "" : `\n\nWhat the model saw before the cursor:\n\n${last.prompt}`;
+  const content = last.account.join("\n") + prompt;
+  await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: "plaintext" }));
 }
 
 async function restart(): Promise<void> {

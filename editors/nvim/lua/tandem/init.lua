@@ -338,6 +338,20 @@ local function stop()
   about, progress, failure, last_error, last_message, trouble, is_crashed = nil, nil, nil, nil, nil, nil, false
 end
 
+---Says what was shown for the last request in the buffer, or why nothing was.
+function M.why()
+  local client = our_client()
+  if not client then
+    warn(("no ghost text: %s"):format(M.status()))
+    return
+  end
+  local buf = vim.api.nvim_get_current_buf()
+  local textDocument = { uri = vim.uri_from_bufnr(buf) }
+  client:request("tandem/why", { textDocument = textDocument }, function(_, last)
+    print(type(last) == "table" and table.concat(last.account, "\n") or "tandem: nothing was asked for here yet")
+  end, buf)
+end
+
 ---Stops the server, or starts it again.
 function M.toggle()
   M.config.enabled = not M.config.enabled
