@@ -41,6 +41,7 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<u8, Failure> {
     if let Some(n) = args.max_tokens {
         options.n_max_tokens = n;
         options.decode_time = std::time::Duration::MAX;
+        options.answer_time_invoked = std::time::Duration::MAX;
     }
     let mut trees = complete::clean::Trees::default();
     trees.open(&place.file, "");

@@ -26,6 +26,9 @@ pub(crate) struct LspArgs {
     /// Talk over stdin and stdout, as happens without it too: many editors say it
     #[arg(long)]
     stdio: bool,
+    /// Remember nothing of what becomes of ghost text
+    #[arg(long, hide = true)]
+    no_memory: bool,
     #[command(flatten)]
     endpoint: GhostEndpointArgs,
     #[command(flatten)]
@@ -43,7 +46,7 @@ pub(crate) fn run(args: &LspArgs) -> Result<u8, Failure> {
     let chosen = args.endpoint.choose();
     let endpoint = chosen.as_ref().ok().and_then(Option::as_ref);
     let complete = endpoint.map_or_else(Options::default, EndpointModel::options);
-    let memory = memory_of(args, endpoint);
+    let memory = if args.no_memory { None } else { memory_of(args, endpoint) };
     let load_model = Box::new(move |hear: &mut dyn FnMut(LoadStep)| {
         let _working = working;
         // An editor shows what keeps the model away, but not what a server says that does not start.

@@ -125,7 +125,11 @@ impl Session {
     fn start(args: &[String]) -> Result<Self, Failure> {
         let program: PathBuf = ::serve::program_of_this_process()?;
         let mut command = Command::new(program);
-        command.args(["lsp", "--stdio"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(["lsp", "--stdio", "--no-memory"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut server = command.spawn()?;
         let (input, output) = (server.stdin.take(), server.stdout.take());
         let (Some(input), Some(output)) = (input, output) else {

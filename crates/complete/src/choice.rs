@@ -100,7 +100,11 @@ fn judged(
             })
             .collect();
         let mut results = vec![judge(first.clone(), Statistics::default())];
-        results.extend(others.into_iter().map(|thread| thread.join().unwrap_or(Err(engine::Error::Gone))));
+        results.extend(
+            others
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+        );
         results
     });
     let mut candidates = Vec::new();

@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 const N_MAX_TYPED: usize = 4;
 /// A mean logprob below this is as bad as this.
 const MIN_MEAN: f32 = -20.0;
+/// A mean logprob this good is never less likely to be right than these log-odds, 30 %.
+const SURE_MEAN: f32 = -0.15;
+const LEAST_SURE: f32 = -0.847;
 /// A weight is never surer than after this much, so that it follows a user who changes.
 const MAX_PRECISION: f32 = 200.0;
 
 /// The weights of a logistic model, in log-odds, and how sure they are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// What it is to be right where every token was certain, what a mean logprob of 1 adds, what each of the first characters
     /// typed just so adds.
@@ -57,6 +59,9 @@ impl Calibration {
         }
         // A likelier answer, or one of which more was typed, is never the less likely one to be right.
         self.weights[1..].iter_mut().for_each(|weight| *weight = weight.max(0.0));
+        // What is not shown teaches nothing: what is all but certain is shown whatever happened, so that it can be taken again.
+        let [certain, by_mean, _] = &mut self.weights;
+        *certain = certain.max(LEAST_SURE - *by_mean * SURE_MEAN);
         self.n_learnt += 1;
     }
 
@@ -141,6 +146,16 @@ mod tests {
             calibration.learn(-20.0, 9, true);
         }
         assert!(calibration.is_sound(), "{calibration:?}");
+    }
+
+    #[test]
+    fn what_is_all_but_certain_is_shown_whatever_was_turned_down() {
+        let mut calibration = Calibration::default();
+        (0..1000).for_each(|_| calibration.learn(-0.1, 0, false));
+        assert!(calibration.confidence(-0.1, 0) > 0.25, "{calibration:?}");
+        assert!(calibration.confidence(-1.0, 0) < 0.25, "{calibration:?}");
+        (0..200).for_each(|_| calibration.learn(-0.1, 0, true));
+        assert!(calibration.confidence(-0.1, 0) > 0.5, "{calibration:?}");
     }
 
     #[test]

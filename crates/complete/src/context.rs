@@ -17,7 +17,7 @@ mod plan;
 mod read;
 mod resolve;
 
-pub use index::{Index, OpenFile};
+pub use index::{Index, OpenFile, Secrets};
 
 /// From where context may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -125,8 +125,9 @@ pub fn look_ahead(
     // The window that the next line will have, so that it is in the KV cache by then.
     let window = window::window(request, options, answer.text.len());
     let mut writer = Writer::new(engine, options, 0, Priority::Background, cancel);
-    let mut text = answer.text.clone();
-    if !text.ends_with('\n') {
+    let mut text = answer.text.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned();
+    // A line that there was no time to end is gone on with; its last character may have lost its end.
+    if !text.ends_with('\n') && !answer.is_cut {
         text.push('\n');
         on_text("\n");
     }
@@ -152,14 +153,30 @@ pub struct Answer {
     pub repeats: bool,
     /// Bytes of the statement that its first line only begins, where the cursor's is to be one line; else 0.
     pub n_statement: usize,
+    /// Bytes of its first line that were typed before it began here.
+    pub n_typed_before: usize,
     /// Natural logarithm of the probability of each token of its first line.
     pub logprobs: Vec<f32>,
 }
 
 impl Answer {
+    /// Returns what is left of it behind its first `n_typed` bytes.
+    ///
+    /// # Panics
+    /// If a character goes on there.
+    #[must_use]
+    pub fn rest(&self, n_typed: usize) -> Self {
+        Self {
+            text: self.text[n_typed..].to_owned(),
+            n_statement: self.n_statement.saturating_sub(n_typed),
+            n_typed_before: self.n_typed_before + n_typed,
+            ..self.clone()
+        }
+    }
+
     /// Returns how likely it is to be what its user types, once the first `n_typed` bytes were.
     pub fn confidence(&self, n_typed: usize, calibration: &Calibration) -> f32 {
-        calibration.confidence(mean_logprob(&self.logprobs), n_typed)
+        calibration.confidence(mean_logprob(&self.logprobs), self.n_typed_before + n_typed)
     }
 
     /// Returns what of the text is worth showing when its first `n_typed` bytes stand before the cursor.
@@ -188,6 +205,9 @@ impl Answer {
         if let Some(at) = repetition::repetition(&self.text) {
             self.text.truncate(self.text[..at].rfind('\n').map_or(0, |end| end + 1));
             (self.is_cut, self.repeats) = (true, true);
+            if self.n_statement > self.text.len() {
+                self.n_statement = 0;
+            }
         }
         self
     }

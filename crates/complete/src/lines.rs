@@ -17,6 +17,8 @@ use crate::{Options, Statistics};
 
 /// The likeliest tokens looked at for each place of a line.
 const N_TOP: usize = 4;
+/// Time that the first line has, however late it is: about 30 tokens of the default model on two cores.
+const MIN_LINE_TIME: Duration = Duration::from_millis(150);
 
 /// What the model writes to the end of a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +81,7 @@ impl<'a> Writer<'a> {
 
     /// Wants an answer so much later: what only makes it better, or longer, is left out where there is no time for it.
     pub(crate) fn answer_within(mut self, time: Duration) -> Self {
-        self.until = Some(Instant::now() + time);
+        self.until = Instant::now().checked_add(time);
         self
     }
 
@@ -107,7 +109,8 @@ impl<'a> Writer<'a> {
         previous: &str,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(Line, Vec<Doubt>), engine::Error> {
-        let mut request = self.request(prompt, vec!["\n".into()], self.options.decode_time);
+        let decode_time = self.options.decode_time.min(self.left().max(MIN_LINE_TIME));
+        let mut request = self.request(prompt, vec!["\n".into()], decode_time);
         request.n_top = if self.n_others > 0 { N_TOP } else { 0 };
         if !previous.is_empty() {
             let previous = [&prompt.healed[..], previous.as_bytes()].concat();

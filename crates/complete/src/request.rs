@@ -74,7 +74,7 @@ pub struct Options {
     /// Longest decoding time of a line.
     pub decode_time: Duration,
     /// How long an answer may take while the user types: past it no lines are written to choose from, and none behind the
-    /// first. The first line itself takes what it takes.
+    /// first, which has at least 150 ms to be decoded in.
     pub answer_time: Duration,
     /// The same when the user pressed a key for it, and so waits.
     pub answer_time_invoked: Duration,
@@ -100,7 +100,7 @@ impl Default for Options {
             pause: Duration::ZERO,
             n_max_tokens: 48,
             decode_time: Duration::from_millis(2000),
-            answer_time: Duration::from_millis(160),
+            answer_time: Duration::from_millis(110),
             answer_time_invoked: Duration::from_millis(750),
         }
     }

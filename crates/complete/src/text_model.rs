@@ -128,8 +128,8 @@ pub fn look_ahead(
     cancel: &CancelToken,
 ) -> Result<Answer, Unavailable> {
     let window = window::window(request, &within_reach(model, options), answer.text.len());
-    let mut text = answer.text.clone();
-    if !text.ends_with('\n') {
+    let mut text = answer.text.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned();
+    if !text.ends_with('\n') && !answer.is_cut {
         text.push('\n');
         on_text("\n");
     }

@@ -115,7 +115,10 @@ fn is_block(around: &Around) -> bool {
 /// Returns the byte at which the shown part is known to end.
 fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
     if !is_block(around) {
-        return answer.find('\n').map(|line_end| line_end.max(n_statement.min(answer.len())));
+        // Nothing but whole lines belongs to a statement.
+        let is_end = |&n: &usize| n <= answer.len() && answer.is_char_boundary(n);
+        let statement_end = Some(n_statement).filter(is_end).unwrap_or(0);
+        return answer.find('\n').map(|line_end| line_end.max(statement_end));
     }
     let indent = indentation(&around.head);
     let mut at = 0;
@@ -242,6 +245,9 @@ mod tests {
         check("x = ", "first + sec", "first +");
         check("x = ", "a_long_na", "a_long_na");
         check("s = '", "\u{1F600} \u{FFFD}", "\u{1F600}");
+        // What is said of a statement's end is believed only where it can be one.
+        assert_eq!(trim("a\né = 1\n", &around("x = ", "", None), false, 3), Ok("a".to_owned()));
+        assert_eq!(trim("a\nb", &around("x = ", "", None), false, 99), Ok("a".to_owned()));
         // The rule ended it, not the budget.
         check("x = ", "foo\nbar", "foo");
     }

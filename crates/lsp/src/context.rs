@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use complete::context::{Context, ContextScope, Index, OpenFile};
+use complete::context::{Context, ContextScope, Index, OpenFile, Secrets};
 use complete::window::window_start;
 use complete::{Options, Request, Trigger};
 use crossbeam_channel::{Receiver, Sender};
@@ -43,6 +43,7 @@ struct Open {
     slot: Arc<Slot>,
     last: Option<Last>,
     options: Options,
+    secrets: Secrets,
 }
 
 /// Where the last request was.
@@ -56,11 +57,14 @@ struct Last {
 /// A context to be made.
 struct Want {
     slot: Arc<Slot>,
+    /// Which of the slot's wants it is.
+    n_wanted: u64,
     roots: Arc<[PathBuf]>,
     /// The document first.
     open: Vec<OpenFile>,
     offset: ByteOffset,
     options: Options,
+    secrets: Secrets,
 }
 
 /// The context of one document, between the threads.
@@ -95,11 +99,18 @@ impl Contexts {
         language_id: &str,
         documents: &Documents,
         options: Options,
+        secrets: Secrets,
     ) {
         self.close(uri);
         let Some(path) = path else { return };
-        let open =
-            Open { path, language_id: language_id.to_owned(), slot: Arc::default(), last: None, options };
+        let open = Open {
+            path,
+            language_id: language_id.to_owned(),
+            slot: Arc::default(),
+            last: None,
+            options,
+            secrets,
+        };
         self.by_uri.insert(uri.to_owned(), open);
         self.recent.insert(0, uri.to_owned());
         self.want(uri, ByteOffset(0), documents);
@@ -118,6 +129,7 @@ impl Contexts {
         offset: ByteOffset,
         documents: &Documents,
         options: Options,
+        secrets: Secrets,
     ) {
         let Some(open) = self.by_uri.get_mut(uri) else { return };
         if let Some(at) = self.recent.iter().position(|recent| recent == uri) {
@@ -126,7 +138,7 @@ impl Contexts {
         if open.options.context != options.context {
             (open.slot, open.last) = (Arc::default(), None);
         }
-        open.options = options;
+        (open.options, open.secrets) = (options, secrets);
         let request = Request { document, offset, trigger: Trigger::Automatic, tree: None, context: None };
         let here = Last {
             window_start: window_start(&request, &options, 0),
@@ -145,7 +157,8 @@ impl Contexts {
     }
 
     fn want(&mut self, uri: &str, offset: ByteOffset, documents: &Documents) {
-        let Some(&Open { options, .. }) = self.by_uri.get(uri) else { return };
+        let Some(Open { options, secrets, .. }) = self.by_uri.get(uri) else { return };
+        let (options, secrets) = (*options, secrets.clone());
         let Some(slot) = self.slot(uri).filter(|_| options.context != ContextScope::Off) else { return };
         let others = self.recent.iter().filter(|recent| *recent != uri).map(String::as_str);
         let open: Vec<_> =
@@ -154,8 +167,12 @@ impl Contexts {
         if self.file(uri, documents).is_none() {
             return;
         }
-        slot.state().n_wanted += 1;
-        let want = Want { slot, roots: Arc::clone(&self.roots), open, offset, options };
+        let n_wanted = {
+            let mut state = slot.state();
+            state.n_wanted += 1;
+            state.n_wanted
+        };
+        let want = Want { slot, n_wanted, roots: Arc::clone(&self.roots), open, offset, options, secrets };
         let wants = self.wants.get_or_insert_with(start);
         if wants.send(want).is_err() {
             tracing::error!("the context thread is gone");
@@ -232,10 +249,8 @@ fn run(wants: &Receiver<Want>) {
             if index.0 != want.roots {
                 index = (Arc::clone(&want.roots), Index::new(want.roots.to_vec()));
             }
-            let (n_wanted, so_far) = {
-                let state = want.slot.state();
-                (state.n_wanted, Arc::clone(&state.newest))
-            };
+            let so_far = Arc::clone(&want.slot.state().newest);
+            index.1.set_secrets(want.secrets.clone());
             let started = Instant::now();
             let made = catch_unwind(AssertUnwindSafe(|| {
                 index.1.context(&so_far, &want.open, want.offset, &want.options)
@@ -244,7 +259,7 @@ fn run(wants: &Receiver<Want>) {
                 Ok(context) => {
                     let (n_bytes, us) = (context.n_bytes(), started.elapsed().as_micros() as u64);
                     tracing::debug!(n_bytes, us, "context");
-                    want.slot.put(context, n_wanted);
+                    want.slot.put(context, want.n_wanted);
                 }
                 Err(_) => {
                     tracing::error!("a panic cost a context");

@@ -59,6 +59,13 @@ pub(crate) struct Evidence {
     pub(crate) n_typed: usize,
 }
 
+/// Characters of a ghost text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) n_standing_chars: usize,
+    pub(crate) n_typed_chars: usize,
+}
+
 /// What became of which ghost text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FateEvent {
@@ -74,8 +81,12 @@ pub(crate) struct FateEvent {
     pub(crate) offset: ByteOffset,
     /// The whole text that was shown, with the document's line ends.
     pub(crate) insert: String,
+    /// Characters of it that stand in the document.
+    pub(crate) n_standing_chars: usize,
     /// Characters of it that were typed key by key. Less than all of it, where it was accepted, is what was saved.
     pub(crate) n_typed_chars: usize,
+    /// What the last event that told of a part said of both: 0 before the first.
+    pub(crate) told_before: Told,
     /// What the model thought of it.
     pub(crate) evidence: Evidence,
     /// How long ago it was shown.
@@ -141,7 +152,7 @@ impl Evidence {
             confidence: answer.confidence(n_typed, calibration),
             mean_logprob: complete::mean_logprob(&answer.logprobs),
             n_tokens,
-            n_typed,
+            n_typed: answer.n_typed_before + n_typed,
         }
     }
 }
@@ -224,6 +235,7 @@ impl Fates {
             let shown = &self.shown[idx];
             if shown.event.uri == uri
                 && !shown.is_over
+                && shown.is_seen
                 && let Some(n_stands) = shown.n_stands_in(now)
             {
                 let is_part = is_boundary(&shown.text, n_stands);
@@ -242,9 +254,13 @@ impl Fates {
                 continue;
             }
             let typed = shown.typed(request);
-            if typed.as_ref().is_some_and(|typed| ends_otherwise(typed, &shown.text)) {
+            // What its editor has not shown nobody turned down.
+            if shown.is_seen && typed.as_ref().is_some_and(|typed| ends_otherwise(typed, &shown.text)) {
                 rejected.push((shown.head.clone(), shown.event.insert.clone()));
                 if !shown.is_over && shown.n_told == 0 {
+                    let typed = typed.as_deref().unwrap_or_default();
+                    let n_same = n_common(typed, &shown.text);
+                    shown.event.n_standing_chars = shown.text[..n_same].chars().count();
                     self.tell(&mut shown, Fate::Rejected);
                     continue;
                 }
@@ -322,7 +338,12 @@ impl Fates {
         shown.event.fate = fate;
         shown.event.since_shown = shown.at.elapsed();
         told(&shown.event);
+        if let Fate::Accepted { n_chars } | Fate::PartlyAccepted { n_chars } = fate {
+            shown.event.n_standing_chars = n_chars;
+        }
         (self.on_fate)(&shown.event);
+        shown.event.told_before =
+            Told { n_standing_chars: shown.event.n_standing_chars, n_typed_chars: shown.event.n_typed_chars };
     }
 }
 
@@ -336,7 +357,9 @@ impl Shown {
             line: document.line_of(offset),
             offset,
             insert: showing.insert.to_owned(),
+            n_standing_chars: 0,
             n_typed_chars: 0,
+            told_before: Told::default(),
             evidence: showing.evidence,
             since_shown: Duration::ZERO,
         };

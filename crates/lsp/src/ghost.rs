@@ -122,6 +122,8 @@ pub(crate) struct Ghosts {
     records: Records,
     pub(crate) contexts: Contexts,
     next_key: u64,
+    /// Whether the editor's settings are on their way: nothing is asked before they are known.
+    awaits_settings: bool,
     model: Model,
     options: Options,
     jobs: Sender<Job>,
@@ -153,6 +155,7 @@ impl Ghosts {
             records: Records::default(),
             contexts: Contexts::default(),
             next_key: 0,
+            awaits_settings: false,
             model: Model::Unloaded(Box::new((load, job_queue))),
             options,
             jobs,
@@ -165,8 +168,14 @@ impl Ghosts {
         self.encoding = encoding;
     }
 
+    /// Nothing is asked before the settings are known; [`Self::load`] must follow.
+    pub(crate) fn await_settings(&mut self) {
+        self.awaits_settings = true;
+    }
+
     /// Starts the completion thread, unless it was started.
     pub(crate) fn load(&mut self) {
+        self.awaits_settings = false;
         match std::mem::replace(&mut self.model, Model::Loading { fraction: 0.0 }) {
             Model::Unloaded(unloaded) => {
                 // Here, so that the end always has a beginning, whatever fails.
@@ -232,8 +241,10 @@ impl Ghosts {
             Ok(place) => place,
             Err(error) => return answer_now(reply, Answer::Refused(error.to_string()), "position"),
         };
-        // An editor that forgets `initialized` must not wait for ever.
-        self.load();
+        // An editor that forgets `initialized` must not wait for ever; one whose settings are on their way waits for them.
+        if !self.awaits_settings {
+            self.load();
+        }
         if matches!(self.model, Model::None(_)) {
             return answer_now(reply, Answer::Nothing, "no model");
         }
@@ -273,7 +284,7 @@ impl Ghosts {
         let Some(found) = self.cache.find(&open.uri, &request, &around, &options) else {
             return Some(open);
         };
-        let rest = Written { text: found.answer.text[found.n_typed..].to_owned(), ..found.answer.clone() };
+        let rest = found.answer.rest(found.n_typed);
         let evidence = Evidence::new(found.answer, found.n_typed, &options.calibration);
         let origin = Origin::Cache { n_typed: found.n_typed, evidence };
         let result = found.result;
@@ -348,7 +359,7 @@ impl Ghosts {
     /// Means to write lines ahead of an answer that has none, once nobody types.
     fn plan_ahead(&mut self, uri: &str, place: &Place, answer: Written) {
         let n_whole = answer.text.matches('\n').count();
-        if n_whole <= 1 && self.options(uri).n_lines_ahead > 0 && (n_whole == 1 || !answer.is_cut) {
+        if n_whole <= 1 && !answer.repeats && self.options(uri).n_lines_ahead > 0 {
             let at = Instant::now() + IDLE;
             self.ahead = Some(Ahead { at, uri: uri.to_owned(), place: place.clone(), answer });
         }
@@ -497,6 +508,12 @@ impl Ghosts {
 
     /// What waits may be refused now.
     pub(crate) fn permit_changed(&mut self) {
+        self.ahead = None;
+        if let Some(running) = &self.running
+            && self.permit.refuses(&running.uri, complete::Trigger::Automatic).is_some()
+        {
+            running.cancel.cancel();
+        }
         self.retry(|_| true);
         self.hand_out();
     }

@@ -137,7 +137,9 @@ mod tests {
             line: 0,
             offset: ByteOffset(offset),
             insert: "total += x\n    return total".into(),
+            n_standing_chars: 0,
             n_typed_chars: 0,
+            told_before: Default::default(),
             evidence: Evidence::default(),
             since_shown: Duration::ZERO,
         }

@@ -231,7 +231,9 @@ impl MainLoop {
                         && let Ok(offset) = snapshot.offset(cursor.position, self.encoding)
                     {
                         let options = self.ghosts.options(&cursor.uri);
-                        self.ghosts.contexts.ask(&cursor.uri, &snapshot, offset, &self.documents, options);
+                        let secrets = self.ghosts.settings(&cursor.uri).secrets();
+                        let contexts = &mut self.ghosts.contexts;
+                        contexts.ask(&cursor.uri, &snapshot, offset, &self.documents, options, secrets);
                     }
                     self.ghosts.ask(id, cursor, document, reply);
                 }
@@ -279,6 +281,7 @@ impl MainLoop {
         self.settings_changed();
         self.progress.register(self.can);
         if self.can.configuration {
+            self.ghosts.await_settings();
             self.ask_configuration();
         } else {
             self.ghosts.load();
@@ -340,7 +343,8 @@ impl MainLoop {
                 let is_secret = |path: &PathBuf| self.ghosts.settings(&uri).is_secret(path);
                 let path = from_proto::path(&uri).filter(|path| !is_secret(path));
                 let options = self.ghosts.options(&uri);
-                self.ghosts.contexts.open(&uri, path, &language_id, &self.documents, options);
+                let secrets = self.ghosts.settings(&uri).secrets();
+                self.ghosts.contexts.open(&uri, path, &language_id, &self.documents, options, secrets);
             }
             Told::Changed { uri, version, changes } => {
                 self.ghosts.abandon(&uri, "changed");

@@ -17,16 +17,18 @@ use complete::Calibration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde::{Deserialize, Serialize};
 
-use crate::fate::{Fate, FateEvent};
+use crate::fate::{Evidence, Fate, FateEvent};
 use crate::kept::{After, Kept};
 
 /// How long what is new waits for more before it is written.
 const WRITE_AFTER: Duration = Duration::from_secs(30);
+/// Answers to learn from that wait to be written.
+const N_MAX_LEARNT: usize = 4096;
 const DAY: u64 = 24 * 60 * 60;
 
 /// All that is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct Memory {
     /// Days since 1970 → a language's id → what became of its ghost text on that day.
     pub days: BTreeMap<u64, BTreeMap<String, Counts>>,
@@ -36,13 +38,13 @@ pub struct Memory {
 
 /// What became of ghost text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Counts {
     /// Ghost texts shown; one that is typed into is shown once.
     pub n_shown: u64,
     /// Those accepted whole.
     pub n_accepted: u64,
-    /// Those of which a part was taken.
+    /// Those of which a part was taken; some of them whole in the end.
     pub n_partly: u64,
     /// Those whose line was ended with something else.
     pub n_rejected: u64,
@@ -58,7 +60,7 @@ pub struct Counts {
 
 /// What of taken ghost text still stands after a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Still {
     /// Ghost texts looked for.
     pub n_looked: u64,
@@ -209,32 +211,39 @@ impl News {
 
     fn fate(&mut self, event: &FateEvent) {
         let counts = self.of(&event.language_id);
-        let was_right = match event.fate {
+        let is_first = event.told_before.n_standing_chars == 0;
+        match event.fate {
             Fate::Shown => {
                 counts.n_shown += 1;
                 return;
             }
-            Fate::PartlyAccepted { n_chars } => {
-                counts.n_partly += 1;
-                counts.n_chars_saved += n_chars.saturating_sub(event.n_typed_chars) as u64;
-                true
-            }
-            Fate::Accepted { n_chars } => {
-                counts.n_accepted += 1;
-                counts.n_chars_saved += n_chars.saturating_sub(event.n_typed_chars) as u64;
-                true
-            }
-            Fate::Rejected => {
-                counts.n_rejected += 1;
-                false
-            }
-        };
-        let complete = event.evidence;
-        if complete.n_tokens > 0 {
-            let (mean_logprob, n_typed) = (complete.mean_logprob, complete.n_typed);
+            Fate::PartlyAccepted { .. } => counts.n_partly += u64::from(is_first),
+            Fate::Accepted { .. } => counts.n_accepted += 1,
+            Fate::Rejected => counts.n_rejected += 1,
+        }
+        if !matches!(event.fate, Fate::Rejected) {
+            let n_new = event.n_standing_chars - event.told_before.n_standing_chars;
+            let n_typed = event.n_typed_chars - event.told_before.n_typed_chars;
+            counts.n_chars_saved += n_new.saturating_sub(n_typed) as u64;
+        }
+        // Right is what the first weights mean by it: the first word came. Of less than that there is nothing to learn
+        // before the line is ended.
+        let was_right = event.n_standing_chars >= n_first_word(&event.insert);
+        let is_known = was_right || matches!(event.fate, Fate::Rejected);
+        let was_known = !is_first && event.told_before.n_standing_chars >= n_first_word(&event.insert);
+        if event.evidence.n_tokens > 0 && is_known && !was_known && self.learnt.len() < N_MAX_LEARNT {
+            let Evidence { mean_logprob, n_typed, .. } = event.evidence;
             self.learnt.push(Learnt { mean_logprob, n_typed, was_right });
         }
     }
+}
+
+/// Returns the characters of a text up to the end of its first word.
+fn n_first_word(text: &str) -> usize {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let start = text.find(is_word).unwrap_or(text.len());
+    let end = text[start..].find(|c| !is_word(c)).map_or(text.len(), |n| start + n);
+    text[..end].chars().count()
 }
 
 /// One thing to remember.

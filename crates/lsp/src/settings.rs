@@ -7,8 +7,9 @@
 //! Thread: any; plain data.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use complete::context::ContextScope;
+use complete::context::{ContextScope, Secrets};
 use complete::{NoneReason, Options};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::{Map, Value, json};
@@ -66,7 +67,7 @@ pub struct Settings {
     /// Whether lines are written ahead while nobody types.
     pub look_ahead: bool,
     secret_globs: Vec<String>,
-    secret_files: GlobSet,
+    secret_files: Arc<GlobSet>,
 }
 
 /// What one source says: nothing, of most keys.
@@ -196,7 +197,7 @@ impl Layer {
             min_confidence: self.min_confidence,
             look_ahead: self.look_ahead.unwrap_or(true),
             secret_globs,
-            secret_files: secret_files.build().unwrap_or_default(),
+            secret_files: Arc::new(secret_files.build().unwrap_or_default()),
         }
     }
 }
@@ -229,6 +230,12 @@ impl Settings {
     #[must_use]
     pub fn is_secret(&self, path: &Path) -> bool {
         self.secret_files.is_match(path)
+    }
+
+    /// Returns what says so, for a thread that reads other files.
+    pub(crate) fn secrets(&self) -> Secrets {
+        let secret_files = Arc::clone(&self.secret_files);
+        Secrets::new(move |path| secret_files.is_match(path))
     }
 
     /// Returns the server's limits as these settings change them.

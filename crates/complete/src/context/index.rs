@@ -56,6 +56,30 @@ pub struct Index {
     kept: HashMap<PathBuf, Kept>,
     /// The document that was asked for last, and its tree.
     here: Option<(PathBuf, SyntaxTree)>,
+    secrets: Secrets,
+}
+
+/// Which files hold secrets by their user's word, besides those whose names say it themselves.
+#[derive(Clone, Default)]
+pub struct Secrets(Option<Arc<IsSecret>>);
+
+type IsSecret = dyn Fn(&Path) -> bool + Send + Sync;
+
+impl Secrets {
+    /// Returns the files of which `is_secret` is true.
+    pub fn new(is_secret: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_secret)))
+    }
+
+    fn hold(&self, path: &Path) -> bool {
+        self.0.as_ref().is_some_and(|is_secret| is_secret(path))
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +111,11 @@ impl Index {
     #[must_use]
     pub fn new(roots: Vec<PathBuf>) -> Self {
         Self { roots, ..Self::default() }
+    }
+
+    /// Says which files hold secrets, from now on.
+    pub fn set_secrets(&mut self, secrets: Secrets) {
+        self.secrets = secrets;
     }
 
     /// Returns the context of a cursor in the first of `open`, given the one it has so far.
@@ -183,6 +212,9 @@ impl Index {
 
     /// Returns what a file defines: one that is open as it is there, else as it is on the disk.
     fn file(&mut self, path: &Path, root: &Path, open: &[OpenFile]) -> Option<Arc<File>> {
+        if self.secrets.hold(path) {
+            return None;
+        }
         if let Some(other) = open.iter().find(|other| other.path == path) {
             return self.open_file(other);
         }
@@ -200,7 +232,7 @@ impl Index {
     }
 
     fn open_file(&mut self, open: &OpenFile) -> Option<Arc<File>> {
-        if read::is_secret(Path::new(open.path.file_name()?)) {
+        if self.secrets.hold(&open.path) || read::is_secret(Path::new(open.path.file_name()?)) {
             return None;
         }
         if let Some(Kept { source: Source::Editor(kept), file }) = self.kept.get(&open.path)

@@ -50,13 +50,16 @@ pub(super) fn is_secret(path: &Path) -> bool {
         || SECRET.iter().any(|word| stem == *word || stem.strip_suffix('s') == Some(word))
 }
 
-/// Returns whether a `.gitignore` of its folder or of one above it, up to `root`, names it.
+/// Returns whether a `.gitignore` of its folder or of one above it names it, up to the repository's, or else up to `root`.
 fn is_ignored(path: &Path, root: &Path) -> bool {
-    let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+    let repository = root.ancestors().find(|folder| folder.join(".git").exists());
+    let top = repository.unwrap_or(root);
+    let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(top));
     // The nearest has the last word.
     for folder in folders {
         let mut builder = GitignoreBuilder::new(folder);
         // A line that cannot be understood is none; so is a file that is not there.
+        let _ = builder.add(folder.join(".git/info/exclude"));
         let _ = builder.add(folder.join(".gitignore"));
         let Ok(rules) = builder.build() else { continue };
         let said = rules.matched_path_or_any_parents(path, false);

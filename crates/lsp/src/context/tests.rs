@@ -24,7 +24,14 @@ impl Fixture {
             .zip(["from b import f\n".to_owned() + &"x\n".repeat(60), "def f(a): pass\n".into()])
         {
             documents.open(uri.to_owned(), Document::open(&text, 1));
-            contexts.open(uri, Some(PathBuf::from(&uri[7..])), "python", &documents, options);
+            contexts.open(
+                uri,
+                Some(PathBuf::from(&uri[7..])),
+                "python",
+                &documents,
+                options,
+                Secrets::default(),
+            );
         }
         Self { contexts, wants, documents, options }
     }
@@ -33,16 +40,22 @@ impl Fixture {
         let document = self.documents.get(URIS[document_idx]).expect("open").snapshot();
         let offset =
             document.offset(text::Position { line, character: 0 }, PositionEncoding::Utf16).expect("there");
-        self.contexts.ask(URIS[document_idx], &document, offset, &self.documents, self.options);
+        self.contexts.ask(
+            URIS[document_idx],
+            &document,
+            offset,
+            &self.documents,
+            self.options,
+            Secrets::default(),
+        );
     }
 
     /// Makes what is wanted; returns how much that was.
     fn make(&self) -> usize {
         let mut index = Index::default();
         let made = self.wants.try_iter().map(|want| {
-            let n_wanted = want.slot.state().n_wanted;
             let context = index.context(&Context::default(), &want.open, want.offset, &want.options);
-            want.slot.put(context, n_wanted);
+            want.slot.put(context, want.n_wanted);
         });
         made.count()
     }

@@ -1,21 +1,31 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::fate::Evidence;
+use crate::fate::{Evidence, Told};
 use text::ByteOffset;
 
 fn fate(fate: Fate, mean_logprob: f32) -> Note {
-    Note::Fate(FateEvent {
+    Note::Fate(event(fate, mean_logprob))
+}
+
+fn event(fate: Fate, mean_logprob: f32) -> FateEvent {
+    let n_standing_chars = match fate {
+        Fate::Accepted { n_chars } | Fate::PartlyAccepted { n_chars } => n_chars,
+        Fate::Shown | Fate::Rejected => 0,
+    };
+    FateEvent {
         fate,
         uri: "file:///secret.py".into(),
         language_id: "python".into(),
         line: 0,
         offset: ByteOffset(0),
         insert: "secret()".into(),
+        n_standing_chars,
         n_typed_chars: 1,
+        told_before: Default::default(),
         evidence: Evidence { confidence: 0.5, mean_logprob, n_tokens: 3, n_typed: 0 },
         since_shown: Duration::ZERO,
-    })
+    }
 }
 
 fn session(path: &Path, notes: Vec<Note>) -> Vec<Calibration> {
@@ -84,7 +94,7 @@ fn a_file_that_is_broken_is_put_aside_and_one_that_cannot_be_written_costs_nothi
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("model.json");
     for broken in
-        ["{", "[]", r#"{"days":{},"calibration":{"weights":[1e30,0,0],"precisions":[1,1,1],"n_learnt":1}}"#]
+        ["{", "[1]", r#"{"days":{},"calibration":{"weights":[1e30,0,0],"precisions":[1,1,1],"n_learnt":1}}"#]
     {
         std::fs::write(&path, broken).expect("written");
         assert_eq!(Memory::read(&path).expect_err("it is broken").kind(), io::ErrorKind::InvalidData);
@@ -95,4 +105,33 @@ fn a_file_that_is_broken_is_put_aside_and_one_that_cannot_be_written_costs_nothi
     // Its folder is a file.
     session(&path.join("model.json"), vec![fate(Fate::Shown, -0.1)]);
     assert_eq!(Memory::read(&path).expect("untouched").last(1)["python"].n_shown, 1);
+}
+
+#[test]
+fn a_ghost_text_taken_in_parts_is_counted_and_learnt_once() {
+    let mut news = News::default();
+    let part = event(Fate::PartlyAccepted { n_chars: 6 }, -0.5);
+    let told_before = Told { n_standing_chars: 6, n_typed_chars: 1 };
+    let whole = FateEvent { told_before, ..event(Fate::Accepted { n_chars: 8 }, -0.5) };
+    news.fate(&part);
+    news.fate(&whole);
+    let counts = news.counts["python"];
+    assert_eq!((counts.n_partly, counts.n_accepted, counts.n_chars_saved), (1, 1, 7));
+    assert_eq!(news.learnt.len(), 1);
+    assert!(news.learnt[0].was_right);
+
+    // `secret()` was shown: `sec` of it teaches nothing before its line is ended, and `secret` was right even then.
+    let check = |fate, n_standing_chars, expected: Option<bool>| {
+        let mut news = News::default();
+        news.fate(&FateEvent { n_standing_chars, ..event(fate, -0.5) });
+        assert_eq!(
+            news.learnt.first().map(|learnt| learnt.was_right),
+            expected,
+            "{fate:?} {n_standing_chars}"
+        );
+    };
+    check(Fate::PartlyAccepted { n_chars: 3 }, 3, None);
+    check(Fate::Rejected, 3, Some(false));
+    check(Fate::Rejected, 6, Some(true));
+    check(Fate::Shown, 0, None);
 }
