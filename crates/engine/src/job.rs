@@ -98,6 +98,8 @@ pub(crate) struct StepPlan {
     pub(crate) n_prompt_rows: usize,
     /// Whether some rows are of interactive requests.
     pub(crate) has_interactive: bool,
+    /// Whether somebody types: what is slow is overtaken soon.
+    pub(crate) is_typing: bool,
 }
 
 /// A run of positions of one sequence.

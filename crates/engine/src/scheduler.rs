@@ -112,7 +112,7 @@ impl Scheduler<'_> {
 
     /// Plans one step, computes it, and gives every job its logits.
     fn step(&mut self) {
-        let mut plan = StepPlan::default();
+        let mut plan = StepPlan { is_typing: self.is_typing(), ..StepPlan::default() };
         let taking_part = self.plan(&mut plan);
         if taking_part.is_empty() {
             return;
@@ -226,14 +226,17 @@ impl Scheduler<'_> {
             let n_decode_rows = plan.n_rows() - n_prompt_rows;
             return (n_decode_rows < N_MAX_DECODE_ROWS).then(|| N_MAX_DECODE_ROWS - n_decode_rows);
         }
-        let is_typing = self.last_interactive.is_some_and(|last| last.elapsed() < TYPING);
-        let chunk = match (is_interactive, is_typing) {
+        let chunk = match (is_interactive, plan.is_typing) {
             (true, _) => INTERACTIVE_CHUNK,
             (false, true) => SHORT_CHUNK,
             (false, false) => LONG_CHUNK,
         };
         let n_left = self.parts.pace.n_rows_in(chunk).saturating_sub(n_prompt_rows);
         (n_left > 0 && !self.should_wait(idx)).then_some(n_left)
+    }
+
+    fn is_typing(&self) -> bool {
+        self.last_interactive.is_some_and(|last| last.elapsed() < TYPING)
     }
 
     /// Returns how many rows of a background job may be in a step with interactive ones.

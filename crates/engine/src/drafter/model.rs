@@ -13,7 +13,7 @@ mod load;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::odds::ClaimedOdds;
@@ -24,11 +24,18 @@ use crate::sample::sample;
 use crate::scheduler::Load;
 use crate::{
     BLOCK_TOKENS, Backend as _, CancelToken, CpuBackend, Draft, DraftExtent, Error, KvPool, Logits, Metrics,
-    ModelSpec, Priority, RowSpan, Sampling, Sequence, StepBatch, StepControl, StepCosts, StepEnd, TokenId,
+    ModelSpec, Priority, RowSpan, Sampling, Sequence, SpecialTokens, StepBatch, StepControl, StepCosts,
+    StepEnd, TokenId,
 };
 
 /// The part of all steps' time that may be spent on learning whether a draft that does not seem to pay now would.
 const PROBE_SHARE: f64 = 0.01;
+
+/// The most seconds that are saved for a probe: an answer waits for it.
+const MAX_ALLOWANCE: f64 = 0.3;
+
+/// By how many tokens an answer that found no room grows before it looks again.
+const N_UNTIL_ROOM: usize = 64;
 
 /// How long a step over what the draft model has not seen of a sequence should take; then the answer goes on.
 const CHUNK: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(250)];
@@ -63,7 +70,13 @@ pub(crate) struct ModelDraft {
     draft: Draft,
     /// The length of the sequence that the proposal goes on from.
     n_tokens: usize,
+    /// Whether the last of the proposed tokens ends the answer.
+    proposes_end: bool,
     is_probe: bool,
+    /// The length of the sequence at which room is looked for again.
+    n_tokens_until_room: usize,
+    /// Seconds of steps over what it had not seen that were given up.
+    seconds_lost: f64,
 }
 
 /// An answer that a draft is wanted for.
@@ -79,23 +92,27 @@ pub(crate) struct Ask<'a> {
     pub(crate) costs: &'a StepCosts,
     pub(crate) extent: DraftExtent,
     pub(crate) sampling: &'a Sampling,
+    pub(crate) specials: &'a SpecialTokens,
     pub(crate) priority: Priority,
     pub(crate) cancel: &'a CancelToken,
+    /// Raised when nobody wants more of the answer.
+    pub(crate) enough: &'a AtomicBool,
     pub(crate) metrics: &'a Metrics,
 }
 
 impl DraftModel {
     /// Returns a draft for an answer, empty where none would pay. `may_be_kept` says of a draft whether its last token can
-    /// be right.
+    /// be right; of one that ends the answer it is not asked.
     pub(crate) fn propose(
         &mut self,
         own: &mut ModelDraft,
         ask: &Ask<'_>,
         may_be_kept: &mut dyn FnMut(&[TokenId]) -> bool,
     ) -> Draft {
-        self.settle(own, ask.tokens);
+        self.settle(own, ask.tokens, false);
         if own.proposed.is_empty() {
             own.n_tokens = ask.tokens.len();
+            own.proposes_end = false;
             own.draft = Draft::default();
             if let Err(error) = self.draft(own, ask, may_be_kept) {
                 // The answer needs no draft.
@@ -105,21 +122,26 @@ impl DraftModel {
         own.draft.clone()
     }
 
-    /// Learns what came of the last proposal.
-    fn settle(&mut self, own: &mut ModelDraft, tokens: &[TokenId]) {
-        let Some(new) = tokens.get(own.n_tokens..).filter(|new| !new.is_empty()) else {
-            if tokens.len() < own.n_tokens {
-                own.proposed.clear();
-            }
+    /// Learns what came of the last proposal, `has_ended` saying that the model ended the answer after `tokens`.
+    fn settle(&mut self, own: &mut ModelDraft, tokens: &[TokenId], has_ended: bool) {
+        let new = tokens.get(own.n_tokens..);
+        if new.is_some_and(<[TokenId]>::is_empty) && !has_ended {
             return;
-        };
-        for (&(proposed, probability), token) in own.proposed.iter().zip(new) {
-            self.odds.count(probability, proposed == *token);
-            if proposed != *token {
+        }
+        let proposed = std::mem::take(&mut own.proposed);
+        let Some(new) = new else { return };
+        for (idx, &(token, probability)) in proposed.iter().enumerate() {
+            let is_right = match new.get(idx) {
+                Some(chosen) => token == *chosen,
+                // An end is not among the tokens.
+                None if has_ended && own.proposes_end && idx + 1 == proposed.len() => true,
+                None => break,
+            };
+            self.odds.count(probability, is_right);
+            if !is_right {
                 break;
             }
         }
-        own.proposed.clear();
     }
 
     fn draft(
@@ -130,7 +152,8 @@ impl DraftModel {
     ) -> Result<(), Error> {
         let n_room = self.spec.n_ctx.saturating_sub(ask.tokens.len());
         let n_max = StepCosts::N_MAX_DRAFT.min(ask.n_max).min(n_room);
-        if n_max == 0 || !self.is_worth_a_look(own, ask, n_max) {
+        let may_have_room = ask.tokens.len() >= own.n_tokens_until_room;
+        if n_max == 0 || !may_have_room || !self.is_worth_a_look(own, ask, n_max) {
             return Ok(());
         }
         let n_before = ask.tokens.len() - 1;
@@ -152,9 +175,11 @@ impl DraftModel {
         if self.retained.reserve(&mut self.kv, &mut sequence, n_more).is_err() {
             // Those that have their places go on.
             self.kv.release(sequence);
+            own.is_probe = false;
+            own.n_tokens_until_room = ask.tokens.len() + N_UNTIL_ROOM;
             return Ok(());
         }
-        let result = self.catch_up(&mut sequence, ask).and_then(|is_there| {
+        let result = self.catch_up(own, &mut sequence, ask).and_then(|is_there| {
             if is_there { self.decode(own, &mut sequence, ask, n_max, may_be_kept) } else { Ok(()) }
         });
         own.sequence = Some(sequence);
@@ -177,7 +202,11 @@ impl DraftModel {
         if ask.extent == DraftExtent::All || own.is_probe {
             return true;
         }
-        let seconds_behind = self.seconds_behind(n_behind);
+        let seconds_behind = match self.seconds_behind(n_behind) {
+            0.0 => 0.0,
+            // What was given up may be again.
+            seconds => seconds + own.seconds_lost,
+        };
         let pays = self.worth(ask, &[], n_max, n_behind).is_some_and(|worth| {
             let n_expected = ask.n_answered.min(ask.n_left) as f64;
             seconds_behind <= worth.seconds_saved * n_expected
@@ -226,14 +255,21 @@ impl DraftModel {
     }
 
     /// Sees a part of what is new in the sequence if that is much; returns whether the rest is little.
-    fn catch_up(&mut self, sequence: &mut Sequence, ask: &Ask<'_>) -> Result<bool, Error> {
+    fn catch_up(
+        &mut self,
+        own: &mut ModelDraft,
+        sequence: &mut Sequence,
+        ask: &Ask<'_>,
+    ) -> Result<bool, Error> {
         let n_before = ask.tokens.len() - 1;
         let n_seen = sequence.tokens().len();
         if n_before - n_seen < StepCosts::N_MAX_DRAFT {
             return Ok(true);
         }
         let n_rows = self.pace.n_rows_in(CHUNK[ask.priority as usize]).min(n_before - n_seen);
+        let started = Instant::now();
         if self.step(sequence, &ask.tokens[n_seen..n_seen + n_rows], 0, ask)? == StepEnd::Stopped {
+            own.seconds_lost += started.elapsed().as_secs_f64();
             return Ok(false);
         }
         let is_there = n_before - sequence.tokens().len() < StepCosts::N_MAX_DRAFT;
@@ -264,6 +300,10 @@ impl DraftModel {
             let (token, logprob) = sample(self.logits.row(0), ask.sampling, position);
             let probability = logprob.exp();
             own.proposed.push((token, probability));
+            if ask.specials.is_end(token) {
+                own.proposes_end = true;
+                break;
+            }
             own.draft.tokens.push(token);
             own.draft.odds.push(self.odds.of(probability));
             let n_drafted = own.draft.tokens.len();
@@ -278,7 +318,8 @@ impl DraftModel {
                     !own.is_probe && worth.is_some_and(|worth| worth.n_drafted > n_drafted)
                 }
             };
-            if !goes_on {
+            // Who comes waits for no more than a token.
+            if !goes_on || self.load.n_arriving.load(Ordering::Acquire) > 0 {
                 break;
             }
             rows = vec![token];
@@ -299,7 +340,7 @@ impl DraftModel {
         let is_background = ask.priority != Priority::Interactive;
         let should_stop = || {
             let is_overtaken = is_background && load.n_arriving.load(Ordering::Acquire) > 0;
-            is_overtaken || ask.cancel.is_cancelled()
+            is_overtaken || ask.cancel.is_cancelled() || ask.enough.load(Ordering::Acquire)
         };
         let started = Instant::now();
         let end = self.forward(sequence, tokens, n_logits, &should_stop)?;
@@ -334,7 +375,7 @@ impl DraftModel {
 
     /// Hears that a step of the target model took `elapsed`, of which a part is saved for probes.
     pub(crate) fn save_up(&mut self, elapsed: Duration) {
-        self.allowance += PROBE_SHARE * elapsed.as_secs_f64();
+        self.allowance = MAX_ALLOWANCE.min(self.allowance + PROBE_SHARE * elapsed.as_secs_f64());
     }
 
     /// Returns the time of its steps since this was last asked.
@@ -342,8 +383,10 @@ impl DraftModel {
         std::mem::take(&mut self.spent)
     }
 
-    /// Leaves what it has of an ended answer to the next one.
-    pub(crate) fn keep(&mut self, own: &mut ModelDraft) {
+    /// Leaves what it has of an answer to the next one. `tokens` are the whole sequence, `has_ended` says that the model
+    /// ended it.
+    pub(crate) fn keep(&mut self, own: &mut ModelDraft, tokens: &[TokenId], has_ended: bool) {
+        self.settle(own, tokens, has_ended);
         if let Some(sequence) = own.sequence.take() {
             self.retained.keep(&mut self.kv, sequence);
         }

@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Parts;
@@ -68,13 +69,15 @@ pub(super) struct Limits<'a> {
 
 /// What a branch needs to know of the step that it adds rows to.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Place<'a> {
     /// The most it may add, one at least.
     pub(super) n_max_rows: usize,
-    /// Rows of others.
+    /// Rows of others, those that are still to come among them.
     pub(super) n_others: usize,
-    /// Whether it rides along with somebody who waits: then the step must not be late.
-    pub(super) is_riding: bool,
+    /// Whether somebody else waits for the step, or types: then it must not be late.
+    pub(super) is_hurried: bool,
+    /// Raised when nobody wants more of the answer.
+    pub(super) enough: &'a AtomicBool,
 }
 
 impl Branch {
@@ -112,7 +115,7 @@ impl Branch {
     }
 
     /// Returns the rows of its next decoding step: its last token, and a draft of those after it.
-    pub(super) fn rows(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place) -> Vec<TokenId> {
+    pub(super) fn rows(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place<'_>) -> Vec<TokenId> {
         let mut draft = self.drafted(parts, limits, place);
         draft.truncate(place.n_max_rows - 1);
         let rows = self.tokens.last().into_iter().chain(&draft).copied().collect();
@@ -274,7 +277,7 @@ impl Branch {
     }
 
     /// Returns the draft of a step: what a grammar forces, then as much of a guess as pays.
-    fn drafted(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place) -> Vec<TokenId> {
+    fn drafted(&mut self, parts: &mut Parts, limits: Limits<'_>, place: Place<'_>) -> Vec<TokenId> {
         let request = limits.request;
         let n_left = request.stop.n_max_tokens.saturating_sub(self.tokens.len() + 1);
         let n_most = n_left.min(limits.n_ctx.saturating_sub(request.prompt.len() + self.tokens.len()));
@@ -310,7 +313,7 @@ impl Branch {
         // The others cost nothing, so it is asked where they have nothing.
         if let Some(draft_model) = &mut parts.draft_model
             && guess.is_empty()
-            && !place.is_riding
+            && !place.is_hurried
             && place.n_max_rows > draft.len() + 1
         {
             let ask = Ask {
@@ -322,16 +325,17 @@ impl Branch {
                 costs: &parts.costs,
                 extent: request.drafting.extent,
                 sampling: &self.sampling,
+                specials: parts.tokenizer.specials(),
                 priority: request.priority,
                 cancel: limits.cancel,
+                enough: place.enough,
                 metrics: &parts.metrics,
             };
-            let (constraint, specials) = (&mut self.constraint, parts.tokenizer.specials());
+            let constraint = &mut self.constraint;
             let mut may_be_kept = |guess: &[TokenId]| {
-                guess.last().is_some_and(|&token| !specials.is_end(token))
-                    && constraint
-                        .as_mut()
-                        .is_none_or(|constraint| constraint.n_allowed_after(&draft, guess) == guess.len())
+                constraint
+                    .as_mut()
+                    .is_none_or(|constraint| constraint.n_allowed_after(&draft, guess) == guess.len())
             };
             let mut proposed = draft_model.propose(&mut self.model_draft, &ask, &mut may_be_kept);
             cut_to_what_pays(&mut proposed, &parts.costs);

@@ -96,6 +96,7 @@ impl GenerateJob {
         let limits = Limits { request: &self.request, n_ctx: self.n_ctx, cancel: &self.caller.cancel };
         let n_branches = self.branches.len();
         self.branches.iter_mut().for_each(Branch::leave_out);
+        let n_live = self.branches.iter().filter(|branch| branch.end.is_none()).count();
         let mut n_left = n_max_rows;
         let mut planned = Vec::with_capacity(n_branches);
         for idx in (0..n_branches).map(|idx| (self.next_branch + idx) % n_branches) {
@@ -105,8 +106,11 @@ impl GenerateJob {
             }
             let place = Place {
                 n_max_rows: n_left,
-                n_others: plan.n_rows() + n_max_rows - n_left,
-                is_riding: plan.has_interactive && self.request.priority == Priority::Background,
+                // Each of those after this one will have a row at least.
+                n_others: plan.n_rows() + (n_max_rows - n_left) + (n_live - planned.len() - 1),
+                is_hurried: (plan.has_interactive || plan.is_typing)
+                    && self.request.priority == Priority::Background,
+                enough: &self.caller.enough[idx],
             };
             let rows = branch.rows(parts, limits, place);
             // The answer waits for its draft too.
@@ -243,7 +247,12 @@ impl GenerateJob {
 
     fn leave_drafts(&mut self, parts: &mut Parts) {
         if let Some(draft_model) = &mut parts.draft_model {
-            self.branches.iter_mut().for_each(|branch| draft_model.keep(&mut branch.model_draft));
+            for branch in &mut self.branches {
+                let tokens: Vec<TokenId> =
+                    self.request.prompt.iter().chain(&branch.tokens).copied().collect();
+                let has_ended = branch.end == Some(StopReason::EndOfGeneration);
+                draft_model.keep(&mut branch.model_draft, &tokens, has_ended);
+            }
         }
     }
 
