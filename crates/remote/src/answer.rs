@@ -88,7 +88,9 @@ impl Growing {
     fn push_infill<'v>(&mut self, value: &'v Value) -> Option<&'v str> {
         let text = value.get("content")?.as_str()?;
         if value["stop"] == true {
-            self.finish = Some(if value["stop_type"] == "limit" { "length" } else { "stop" }.to_owned());
+            // Until the end of 2024 it said `stopped_limit`.
+            let is_limit = value["stop_type"] == "limit" || value["stopped_limit"] == true;
+            self.finish = Some(if is_limit { "length" } else { "stop" }.to_owned());
             if let Some(n_answer) = value["tokens_predicted"].as_u64() {
                 let count = |place: &str| value.pointer(place).and_then(Value::as_u64);
                 let n_prompt = count("/tokens_evaluated").unwrap_or_default();
@@ -194,6 +196,17 @@ mod tests {
             growing.end(),
             Answer { text: "a".into(), stop: Stop::Length, usage, logprobs: Vec::new() }
         );
+    }
+
+    #[test]
+    fn an_older_llama_cpp_says_otherwise_why_it_ended() {
+        let stop = |end: &Value| {
+            let mut growing = Growing::default();
+            growing.push(end).expect("a piece");
+            growing.end().stop
+        };
+        let end = |is_limit: bool| json!({"content": "", "stop": true, "stopped_limit": is_limit});
+        assert_eq!((stop(&end(true)), stop(&end(false))), (Stop::Length, Stop::End));
     }
 
     #[test]

@@ -57,7 +57,9 @@ pub(crate) fn error(
     }
     let is_sent = |feature: &&str| body.is_some_and(|body| body.get(*feature).is_some());
     // llama.cpp's server has failed, and its Python sister fails, with 500 at the two that they have no way to do.
-    let is_of_500 = |feature: &&str| status != 500 || ["suffix", "logprobs"].contains(feature);
+    // Any failure may name a field, so it must say as well that there is no way.
+    let says_why = ["support", "not implemented", "logits"].iter().any(|words| lower.contains(words));
+    let is_of_500 = |feature: &&str| status != 500 || says_why && ["suffix", "logprobs"].contains(feature);
     if matches!(status, 400 | 422 | 500)
         && let Some(feature) = OPTIONAL
             .into_iter()
@@ -213,6 +215,7 @@ mod tests {
             json!({"error": {"message": "Unsupported param: suffix"}}),
             "Lacks { url: \"http://host/v1\", feature: \"suffix\"",
         );
+        check(500, json!({"error": {"message": "cuda error at logprobs.cu:7, suffix_array"}}), "Failed");
         check(501, json!({"error": {"message": "Infill is not supported by this model"}}), "Failed");
         check(502, json!("bad gateway"), "Failed");
     }

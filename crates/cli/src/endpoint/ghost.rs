@@ -129,7 +129,7 @@ impl EndpointModel {
                 on_text(text)
             };
             match self.ask_in(form, &model, question, &mut hear, cancel) {
-                Err(error) if form.is_refused_by(&error) => {
+                Err(error) if first.is_none() && form.is_refused_by(&error) => {
                     tracing::debug!(?form, "the endpoint does not fill in so");
                     self.form.set(form.next());
                     asked = Instant::now();
@@ -249,7 +249,8 @@ impl Form {
     /// Returns whether an error says that the endpoint, or its model, cannot be asked so.
     fn is_refused_by(self, error: &Error) -> bool {
         match self {
-            // Who knows only what stands under `/v1` may say anything to another call; the next form asks again there.
+            // Who knows only what stands under `/v1` may say anything to another call, with status 200 even; the next form
+            // asks again there.
             Self::Infill => matches!(
                 error,
                 Error::NotFound { .. }
@@ -258,7 +259,8 @@ impl Form {
                     | Error::Lacks { .. }
                     | Error::Redirected { .. }
                     | Error::WebPage { .. }
-                    | Error::Failed { status: 501, .. }
+                    | Error::Malformed { .. }
+                    | Error::Failed { status: 200 | 501, .. }
             ),
             Self::Suffix => matches!(error, Error::Lacks { feature: "suffix", .. }),
             Self::Prefix => false,
@@ -353,6 +355,12 @@ mod tests {
         check(Form::Infill, &not_found, true);
         check(Form::Infill, &failed(501), true);
         check(Form::Infill, &failed(500), false);
+        // LM Studio says `{"error": "Unexpected endpoint or method. (POST /infill)"}` so, a gateway what it likes.
+        let malformed = Error::Malformed { url: url(), what: String::new() };
+        check(Form::Infill, &failed(200), true);
+        check(Form::Infill, &malformed, true);
+        check(Form::Suffix, &failed(200), false);
+        check(Form::Suffix, &malformed, false);
         check(Form::Prefix, &not_found, false);
         let tried = [Form::Infill.next(), Form::Suffix.next(), Form::Prefix.next()];
         assert_eq!(tried, [Form::Suffix, Form::Prefix, Form::Prefix]);
