@@ -248,6 +248,7 @@ fn accept(claim: &Claim, shared: &Arc<Shared>) {
         }
         let stream = match accepted {
             Ok((stream, _)) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 // Out of file descriptors, mostly: some come back when a client leaves.
                 tracing::warn!(%error, "a client could not be taken");

@@ -10,8 +10,8 @@ use std::path::Path;
 pub(crate) use socket2::Socket;
 use socket2::{Domain, SockAddr, Type};
 
-/// Most callers that wait to be taken: as many as the standard library lets wait.
-const N_MAX_WAITING: i32 = 128;
+/// Most callers that wait to be taken. The system lets fewer wait where its own bound is lower (`somaxconn`).
+const N_MAX_WAITING: i32 = 4096;
 
 /// Makes a socket at `path`, where there is no file yet, and listens at it.
 pub(crate) fn listen(path: &Path) -> io::Result<Socket> {
