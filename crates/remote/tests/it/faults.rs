@@ -294,6 +294,21 @@ fn a_middle_is_filled_in_where_llama_cpp_does_it() {
 }
 
 #[test]
+fn a_call_that_is_unknown_may_be_answered_with_200() {
+    let infill = |body: &str| {
+        let server = Server::start(vec![response("200 OK", JSON, body)]);
+        let request =
+            InfillRequest { model: "m", prefix: "a\n", head: "b", suffix: "c", stop: &[], n_max_tokens: 4 };
+        server.client().infill(&request, &mut |_| panic!("no text"), &CancelToken::new()).unwrap_err()
+    };
+    // LM Studio's words.
+    let error = infill("{\"error\":\"Unexpected endpoint or method. (POST /infill)\"}");
+    assert!(matches!(error, Error::Failed { status: 200, .. }), "{error:?}");
+    let error = infill("{\"status\":\"ok\"}");
+    assert!(matches!(error, Error::Malformed { .. }), "{error:?}");
+}
+
+#[test]
 fn logprobs_are_asked_for_until_an_endpoint_has_none() {
     let end = "data: {\"choices\":[{\"text\":\"c\",\"finish_reason\":\"stop\",\
                \"logprobs\":{\"tokens\":[\"c\"],\"token_logprobs\":[-0.5]}}]}\n\n";
