@@ -18,8 +18,6 @@ const TYPING: &[&str] = &[
     "60",
     "--most-prefilled",
     "15",
-    "--least-kv-hit",
-    "92",
     "--least-cached",
     "50",
     "--files",
