@@ -109,6 +109,13 @@ pub fn typed_since(then: &Snapshot, offset: ByteOffset, request: &Request<'_>) -
     between(offset, request).filter(|_| is_otherwise_same(then, offset, request))
 }
 
+/// Returns whether a text is nothing but what an editor has put behind the cursor by itself.
+#[must_use]
+pub fn is_closed(text: &str) -> bool {
+    let is_closer = |c| matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`');
+    text.len() <= N_MAX_CLOSERS && text.chars().all(is_closer)
+}
+
 /// Returns what stands between `offset` and a request's cursor, not far after it.
 fn between(offset: ByteOffset, request: &Request<'_>) -> Option<String> {
     request.offset.0.checked_sub(offset.0).filter(|&n| n <= N_MAX_TYPED)?;
@@ -122,11 +129,10 @@ fn is_otherwise_same(then: &Snapshot, offset: ByteOffset, request: &Request<'_>)
     let n_after = then.len_bytes() - offset.0;
     let n_closers = (now.len_bytes() - cursor.0).checked_sub(n_after).filter(|&n| n <= N_MAX_CLOSERS);
     let Some(n_closers) = n_closers else { return false };
-    let is_closer = |c: char| matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`');
     let after = ByteOffset(cursor.0 + n_closers);
     // Closers are there because something was typed.
     (n_closers == 0 || cursor > offset)
-        && now.slice(cursor..after).chars().all(is_closer)
+        && is_closed(&now.slice(cursor..after))
         && now.is_equal(after..ByteOffset(now.len_bytes()), then, offset..ByteOffset(then.len_bytes()))
         && now.is_equal(ByteOffset(0)..offset, then, ByteOffset(0)..offset)
 }

@@ -139,6 +139,9 @@ impl Contexts {
             (open.slot, open.last) = (Arc::default(), None);
         }
         (open.options, open.secrets) = (options, secrets);
+        if options.context == ContextScope::Off {
+            return;
+        }
         let request = Request { document, offset, trigger: Trigger::Automatic, tree: None, context: None };
         let here = Last {
             window_start: window_start(&request, &options, 0),
@@ -160,13 +163,11 @@ impl Contexts {
         let Some(Open { options, secrets, .. }) = self.by_uri.get(uri) else { return };
         let (options, secrets) = (*options, secrets.clone());
         let Some(slot) = self.slot(uri).filter(|_| options.context != ContextScope::Off) else { return };
-        let others = self.recent.iter().filter(|recent| *recent != uri).map(String::as_str);
-        let open: Vec<_> =
-            std::iter::once(uri).chain(others).filter_map(|uri| self.file(uri, documents)).collect();
         // A document without a language has no context.
-        if self.file(uri, documents).is_none() {
-            return;
-        }
+        let Some(document) = self.file(uri, documents) else { return };
+        let others = self.recent.iter().filter(|recent| *recent != uri);
+        let others = others.filter_map(|uri| self.file(uri, documents));
+        let open = std::iter::once(document).chain(others).collect();
         let n_wanted = {
             let mut state = slot.state();
             state.n_wanted += 1;

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use complete::cache::typed_since;
+use complete::cache::{is_closed, typed_since};
 use complete::{Answer, Calibration, Request};
 use text::{ByteOffset, Snapshot};
 
@@ -21,8 +21,6 @@ use text::{ByteOffset, Snapshot};
 const N_MAX_SHOWN: usize = 16;
 /// Most bytes that a document has grown by since it was shown for it to be looked at.
 const N_MAX_GROWN: usize = 16 << 10;
-/// Most characters an editor has put behind the cursor by itself: brackets and quotes it closes.
-const N_MAX_CLOSERS: usize = 4;
 
 /// One thing that becomes of a ghost text.
 ///
@@ -389,10 +387,7 @@ impl Shown {
         let end = ByteOffset(at.0 + n_grown);
         let grown = lines_of(&now.slice(at..end));
         let n_stands = n_common(&grown, &self.text);
-        let is_closer = |c: char| matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`');
-        let mut rest = grown[n_stands..].chars();
-        let is_rest_ours =
-            n_stands == self.text.len() || (rest.clone().count() <= N_MAX_CLOSERS && rest.all(is_closer));
+        let is_rest_ours = n_stands == self.text.len() || is_closed(&grown[n_stands..]);
         (n_stands > self.n_stands
             && is_rest_ours
             && now.is_equal(end..ByteOffset(now.len_bytes()), then, at..ByteOffset(then.len_bytes()))

@@ -617,16 +617,16 @@ impl Ghosts {
     }
 
     fn shown(&mut self, open: &Waiting, ghost: GhostText, evidence: Evidence) -> Shown {
+        let head = open.place.head();
         let id = self.fates.show(Showing {
             uri: &open.uri,
             language_id: self.permit.language_id(&open.uri),
             request: &open.place.request(),
-            head: open.place.head(),
+            head: head.clone(),
             selected: open.selected.as_ref().map_or("", |selected| &selected.text),
             insert: &ghost.insert,
             evidence,
         });
-        let head = open.place.head();
         let word = head.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
         let word = head[word.len()..].to_owned();
         match &open.selected {

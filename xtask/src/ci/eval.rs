@@ -1,7 +1,8 @@
 //! The evaluation step: a slice of the ghost text's quality and of what a key costs, on the build that was tested.
 //!
 //! In: the built binary, the model; packages to type into, fetched once. Out: what the scripts print.
-//! Never: a time: the bounds are of answers and of tokens, which a busy machine does not change.
+//! Never: a time: the bounds are of answers and of tokens. A busy machine has less time to choose among lines, so the floor
+//! is below what the likeliest line alone passes.
 
 use std::path::Path;
 
