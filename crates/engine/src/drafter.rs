@@ -14,6 +14,7 @@ mod model;
 mod odds;
 mod policy;
 mod retrace;
+mod stake;
 mod suffix;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use edit::{EditDrafter, PreviousAnswer};
 pub(crate) use model::{Ask, DraftModel, ModelDraft};
 pub use odds::MatchOdds;
 pub use policy::StepCosts;
+pub(crate) use stake::Stake;
 pub use suffix::{Corpus, SuffixAutomaton};
 
 use crate::TokenId;

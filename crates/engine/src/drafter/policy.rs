@@ -148,6 +148,14 @@ impl StepCosts {
         best(&table, n_others, &odds[..odds.len().min(1)], seconds_to_draft)
     }
 
+    /// Returns how much longer a step beside `n_others` rows takes with `n_drafted` rows more than its plain one, in plain
+    /// steps; `None` where nobody knows yet what a further row costs.
+    pub(crate) fn extra(&self, n_others: usize, n_drafted: usize) -> Option<f64> {
+        let n_plain = n_others + 1;
+        let table = self.table_beside(n_others).filter(|_| self.knows_more_than(n_plain))?;
+        Some(table[(n_others + n_drafted).min(N_MAX_ROWS - 1)] / table[n_plain - 1] - 1.0)
+    }
+
     /// Returns the seconds of steps if that of a row beside `n_others` is known and another row can be measured.
     fn table_beside(&self, n_others: usize) -> Option<[f64; N_MAX_ROWS]> {
         let is_known = n_others + 1 < N_MAX_ROWS && self.times[n_others].is_known();

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::Parts;
 use crate::constrain::Constraint;
-use crate::drafter::{Ask, ModelDraft};
+use crate::drafter::{Ask, ModelDraft, Stake};
 use crate::sample::{log_sum, sample, sample_token, top_tokens};
 use crate::stop::{StopTexts, Watch};
 use crate::tokenizer::StreamDecoder;
 use crate::{
-    CancelToken, Combined, Corpus, Draft, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error,
+    CancelToken, Combined, Corpus, DraftExtent, Drafter, DrafterKind, Drafting, EditDrafter, Error,
     GenerateRequest, Metrics, PreviousAnswer, Sampling, Sequence, StepCosts, StopReason, SuffixAutomaton,
     TokenId, Tokenizer,
 };
@@ -41,6 +41,7 @@ pub(super) struct Branch {
     planned: Option<Planned>,
     had_part: bool,
     drafter: Option<Combined>,
+    stake: Stake,
     pub(super) model_draft: ModelDraft,
     /// Where the part of the last draft that no grammar forced came from.
     guessed_by: DrafterKind,
@@ -103,6 +104,7 @@ impl Branch {
             planned: None,
             had_part: false,
             drafter: None,
+            stake: Stake::default(),
             model_draft: ModelDraft::default(),
             guessed_by: DrafterKind::SuffixAutomaton,
             n_forced: 0,
@@ -180,6 +182,11 @@ impl Branch {
         {
             drafter.observe(n_guessed, n_right);
         }
+        // A draft model keeps its own account.
+        let is_staked = self.guessed_by != DrafterKind::DraftModel;
+        let [n_guessed, n_right] = if is_staked { [n_guessed, n_right] } else { [0, 0] };
+        let came = self.tokens.get(n_tokens_before + self.n_forced).copied();
+        self.stake.settle(&parts.costs, n_guessed, n_right, came);
         if let Some(sequence) = &mut self.sequence {
             // Positions of drafted tokens that were not chosen are dropped.
             let n_before = sequence.tokens().len();
@@ -300,12 +307,9 @@ impl Branch {
         let mut guess = drafter.propose(StepCosts::N_MAX_DRAFT.min(n_left));
         self.guessed_by = drafter.kind();
         let n_others = place.n_others + draft.len();
-        let cut_to_what_pays = |guess: &mut Draft, costs: &StepCosts| {
-            if request.drafting.extent == DraftExtent::WhatPays {
-                guess.truncate(costs.n_to_draft_beside(n_others, &guess.odds));
-            }
-        };
-        cut_to_what_pays(&mut guess, &parts.costs);
+        if request.drafting.extent == DraftExtent::WhatPays {
+            guess.truncate(self.stake.n_to_draft(&guess, &parts.costs, n_others));
+        }
         let mut guess = until_end(guess.tokens, &parts.tokenizer);
         if let Some(constraint) = &mut self.constraint {
             guess.truncate(constraint.n_allowed_after(&draft, &guess));
@@ -338,7 +342,9 @@ impl Branch {
                     .is_none_or(|constraint| constraint.n_allowed_after(&draft, guess) == guess.len())
             };
             let mut proposed = draft_model.propose(&mut self.model_draft, &ask, &mut may_be_kept);
-            cut_to_what_pays(&mut proposed, &parts.costs);
+            if request.drafting.extent == DraftExtent::WhatPays {
+                proposed.truncate(parts.costs.n_to_draft_beside(n_others, &proposed.odds));
+            }
             guess = proposed.tokens;
             self.guessed_by = DrafterKind::DraftModel;
         }
