@@ -119,7 +119,7 @@ def run_all(args):
             language = packages.package(name).language
             for engine in engines:
                 typed, totals = replay.replay(
-                    engine, path, language, stretch, args.speed, args.seed, args.accept
+                    engine, path, language, stretch, args.speed, args.seed, args.accept, args.warm
                 )
                 print(f"{path.name}, {engine.name}: {len(typed)} keys in {totals['wall_s']:.0f} s", file=sys.stderr)
                 counts = [*replay.saved(typed, stretch), len(stretch.keys)]
@@ -229,6 +229,7 @@ def main():
     parser.add_argument("--speed", choices=[replay.HUMAN, replay.MAX], default=replay.HUMAN)
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="which pauses")
     parser.add_argument("--accept", action="store_true", help="accept what is right, instead of typing it")
+    parser.add_argument("--warm", action="store_true", help="ask once in each file before the first key; not counted")
     parser.add_argument("--peer", action="store_true", help="llama.cpp's server beside us, file by file")
     parser.add_argument("--beside-fix", action="store_true", help="with `agent fix` at work on the same engine")
     parser.add_argument("--first", action="store_true", help="only the time to a file's first ghost text")

@@ -18,6 +18,8 @@ COLUMNS = [
     "is_accepted", "text",
 ]
 HUMAN, MAX = "human", "max"
+# For what an engine does on its own after the request that warms it.
+WARM_S = 1.0
 
 
 class Document:
@@ -80,10 +82,13 @@ class Tandem:
         self.session.end()
 
 
-def replay(engine, path, language, stretch, speed, seed, presses_tab):
+def replay(engine, path, language, stretch, speed, seed, presses_tab, is_warm):
     """Types one stretch; returns a row for each key, Tab included, and what all of it cost."""
     document = Document(stretch.head, stretch.tail)
     engine.open(path, language, document)
+    if is_warm:
+        engine.key(document, "", None)
+        engine.wait(time.perf_counter() + WARM_S)
     before, busy, started = engine.totals(), ghost.busy_seconds(), time.perf_counter()
     pauses = stretch.pauses(seed)
     rows, at, due, by_tab = [], 0, time.perf_counter(), None

@@ -7,91 +7,42 @@
 //! Thread: main.
 
 mod account;
+mod answer;
 mod record;
+mod waiting;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use complete::cache::{Cache, typed_since};
+use complete::cache::Cache;
 use complete::clean::{Seen, Trees};
 use complete::rejected::Rejected;
-use complete::{Answer as Written, Completion, GhostText, NoneReason, Options, Request, gate};
+use complete::{Answer as Written, Completion, NoneReason, Options, gate};
 use crossbeam_channel::{Receiver, Sender};
 use engine::CancelToken;
-use text::{ByteOffset, Document, PositionEncoding, Snapshot};
+use text::{Document, PositionEncoding};
 use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::Id;
 
 use crate::completion::{self, Job, LoadModel, Outcome, Work};
 use crate::context::Contexts;
-use crate::fate::{Evidence, Fates, OnFate, Showing};
-use crate::from_proto::{Cursor, Selected};
-use crate::main_loop::{Answer, Event, Shown};
+use crate::fate::{Evidence, Fates, OnFate};
+use crate::from_proto::Cursor;
+use crate::main_loop::{Answer, Event};
 use crate::memory::Note;
 use crate::permit::Permit;
 use crate::progress;
 use crate::settings::Settings;
 use crate::status::{Pace, State};
+use answer::{Origin, finish};
 use record::Records;
+use waiting::{Ahead, Place, Running, Waiting};
 
 /// How long an answer that nobody waits for any more is written on: a key cancels its predecessor's request before its own
 /// arrives, and wants the same answer if it is the key that was expected.
 const GRACE: Duration = Duration::from_millis(60);
 /// How long nobody types before lines are written ahead.
 const IDLE: Duration = Duration::from_millis(150);
-
-/// A request that is not answered yet.
-struct Waiting {
-    key: u64,
-    id: Id,
-    uri: String,
-    /// The document's version, before a selected item is put in.
-    version: i32,
-    place: Place,
-    selected: Option<Selected>,
-    reply: oneshot::Sender<Answer>,
-    since: Instant,
-}
-
-impl Waiting {
-    /// Returns when the model may be asked: once nobody types, if that is wanted.
-    fn due(&self, options: &Options) -> Instant {
-        match self.place.trigger {
-            complete::Trigger::Invoked => self.since,
-            complete::Trigger::Automatic => self.since + options.pause,
-        }
-    }
-}
-
-/// A cursor in a text.
-#[derive(Clone)]
-struct Place {
-    document: Snapshot,
-    offset: ByteOffset,
-    trigger: complete::Trigger,
-}
-
-/// What the completion thread works on.
-struct Running {
-    key: u64,
-    uri: String,
-    place: Place,
-    /// What is written so far.
-    heard: Arc<Mutex<String>>,
-    cancel: CancelToken,
-    is_ahead: bool,
-    since: Instant,
-    /// Since when nobody waits for it.
-    unwanted: Option<Instant>,
-}
-
-/// Lines to write when nobody types.
-struct Ahead {
-    at: Instant,
-    uri: String,
-    place: Place,
-    answer: Written,
-}
 
 enum Model {
     /// Not asked for before `initialized`.
@@ -582,149 +533,6 @@ impl Ghosts {
     /// Returns how the last request for a document was answered.
     pub(crate) fn why(&self, uri: &str) -> Option<serde_json::Value> {
         self.records.why(uri)
-    }
-
-    fn fail(&mut self, asker: Option<Waiting>, reason: String, why: &str) {
-        if let Some(open) = asker {
-            finish(open, Answer::Failed(reason), why);
-        }
-    }
-
-    fn answer(&mut self, open: Waiting, result: Result<GhostText, NoneReason>, origin: &Origin) {
-        let is_rejected = |ghost: &GhostText| {
-            open.place.trigger == complete::Trigger::Automatic
-                && self.rejected.holds(&open.uri, &open.place.head(), &ghost.insert)
-        };
-        let result = match result {
-            Ok(ghost) if is_rejected(&ghost) => Err(NoneReason::Rejected),
-            // The document would become what it would have become with the last key's: that is sound.
-            Ok(ghost) if self.fates.is_rest(&open.uri, &open.place.request(), &ghost.insert) => Ok(ghost),
-            Ok(ghost) => self.trees.clean(&open.uri, &open.place.request(), ghost),
-            Err(reason) => Err(reason),
-        };
-        let result = result.map(|ghost| {
-            let insert = self.permit.settings(&open.uri).cut(&ghost.insert).to_owned();
-            GhostText { insert, ..ghost }
-        });
-        let why = result.as_ref().err().map_or("shown", |reason| reason.name());
-        let options = self.options(&open.uri);
-        self.records.insert(&open, result.as_ref().map_err(|reason| *reason), origin, &options);
-        let answer = match result {
-            Ok(ghost) => Answer::Ghost(self.shown(&open, ghost, origin.evidence())),
-            Err(_) => Answer::Nothing,
-        };
-        finish(open, answer, why);
-    }
-
-    fn shown(&mut self, open: &Waiting, ghost: GhostText, evidence: Evidence) -> Shown {
-        let head = open.place.head();
-        let id = self.fates.show(Showing {
-            uri: &open.uri,
-            language_id: self.permit.language_id(&open.uri),
-            request: &open.place.request(),
-            head: head.clone(),
-            selected: open.selected.as_ref().map_or("", |selected| &selected.text),
-            insert: &ghost.insert,
-            evidence,
-        });
-        let word = head.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
-        let word = head[word.len()..].to_owned();
-        match &open.selected {
-            Some(selected) => Shown {
-                id,
-                insert: selected.text.clone() + &ghost.insert,
-                start: selected.start,
-                end: selected.end,
-                word: String::new(),
-                word_start: selected.start,
-            },
-            None => Shown {
-                id,
-                insert: ghost.insert,
-                start: open.place.document.position(ghost.range.start, self.encoding),
-                end: open.place.document.position(ghost.range.end, self.encoding),
-                word_start: open
-                    .place
-                    .document
-                    .position(ByteOffset(ghost.range.start.0 - word.len()), self.encoding),
-                word,
-            },
-        }
-    }
-}
-
-/// Where an answer is from.
-enum Origin {
-    Gate,
-    Cache { n_typed: usize, evidence: Evidence },
-    Model { statistics: complete::Statistics, prompt: String, logprobs: Vec<f32>, evidence: Evidence },
-}
-
-impl Origin {
-    fn evidence(&self) -> Evidence {
-        match self {
-            Self::Gate => Evidence::default(),
-            Self::Cache { evidence, .. } | Self::Model { evidence, .. } => *evidence,
-        }
-    }
-}
-
-fn finish(open: Waiting, answer: Answer, why: &str) {
-    let ms = open.since.elapsed().as_millis() as u64;
-    tracing::debug!(id = %open.id, version = open.version, ms, why, "inlineCompletion");
-    // It fails only when the session is over.
-    let _ = open.reply.send(answer);
-}
-
-impl Running {
-    /// Returns whether what is being written is, as far as anybody knows, what a request wants.
-    fn is_for(&self, open: &Waiting) -> bool {
-        if open.uri != self.uri || self.cancel.is_cancelled() {
-            return false;
-        }
-        let request = open.place.request();
-        let Some(typed) = typed_since(&self.place.document, self.place.offset, &request) else {
-            return false;
-        };
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.starts_with(&typed) || typed.starts_with(heard.as_str())
-    }
-}
-
-impl Place {
-    /// Returns the text to complete and where: with the selected item put in, if there is one.
-    fn new(document: &Document, cursor: &Cursor, encoding: PositionEncoding) -> Result<Self, text::Error> {
-        let (document, trigger) = (document.snapshot(), cursor.trigger);
-        let Some(selected) = &cursor.selected else {
-            let offset = document.offset(cursor.position, encoding)?;
-            return Ok(Self { document, offset, trigger });
-        };
-        let start = document.offset(selected.start, encoding)?;
-        let end = document.offset(selected.end, encoding)?;
-        if end < start {
-            return Err(text::Error::RangeReversed { start: selected.start, end: selected.end });
-        }
-        let before = document.slice(ByteOffset(0)..start);
-        let after = document.slice(end..ByteOffset(document.len_bytes()));
-        let offset = ByteOffset(before.len() + selected.text.len());
-        let with_selected = Document::open(&(before + &selected.text + &after), document.version());
-        Ok(Self { document: with_selected.snapshot(), offset, trigger })
-    }
-
-    /// Returns the cursor's line up to the cursor.
-    fn head(&self) -> String {
-        let start = self.document.line_start(self.document.line_of(self.offset));
-        self.document.slice(start.unwrap_or(self.offset)..self.offset)
-    }
-
-    fn request(&self) -> Request<'_> {
-        Request {
-            document: &self.document,
-            offset: self.offset,
-            trigger: self.trigger,
-            tree: None,
-            context: None,
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-use complete::{Completion, NoneReason, Statistics, Trigger};
-use text::Document;
+use complete::{Completion, GhostText, NoneReason, Statistics, Trigger};
+use text::{ByteOffset, Document};
 
 use super::*;
 
