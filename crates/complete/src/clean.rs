@@ -69,7 +69,7 @@ impl Trees {
     ) -> Result<GhostText, NoneReason> {
         let Some(tree) = self.update(uri, request.document) else { return Ok(ghost) };
         let around = gate::around(request);
-        let mut sound = tree.shorten(ghost.range.clone(), &ghost.insert, TRY).unwrap_or(&ghost.insert);
+        let mut sound = sound(tree, &ghost, TRY);
         while !is_indented_right(tree.language(), &around, sound) {
             sound = sound.rsplit_once('\n').map_or("", |(before, _)| before.trim_end());
         }
@@ -77,6 +77,18 @@ impl Trees {
             "" => Err(NoneReason::AddsError),
             sound => Ok(GhostText { insert: sound.trim_end().to_owned(), ..ghost }),
         }
+    }
+}
+
+/// Returns as much of ghost text as adds no syntax error, as far as that is known in time.
+fn sound<'g>(tree: &SyntaxTree, ghost: &'g GhostText, budget: Duration) -> &'g str {
+    match tree.shorten(ghost.range.clone(), &ghost.insert, budget) {
+        Some(sound) => sound,
+        // A tree without errors takes long only where what follows comes to mean something else, as behind a quotation
+        // mark: hardly anybody wants that.
+        None if tree.is_valid() => "",
+        // All its errors are counted, which says nothing of the insertion.
+        None => &ghost.insert,
     }
 }
 
@@ -179,6 +191,21 @@ mod tests {
     fn a_document_that_cannot_be_parsed_in_time_is_not_tried_at_every_key() {
         let mut seen = Seen { is_too_large: true, ..Seen::new(Language::Python) };
         assert!(seen.update(&Document::open("x = 1\n", 1).snapshot()).is_none());
+    }
+
+    #[test]
+    fn what_takes_too_long_is_shown_only_in_a_document_that_has_errors() {
+        let lines = "x = [1, 2]\n".repeat(5_000);
+        // The quotation mark makes code of all that follows.
+        let (valid, ends) = (format!("\"\"\"a\n{lines}\"\"\"\n"), "b\"\"\"");
+        let (invalid, word) = (format!("x = )\n{lines}"), "y");
+        for (text, insert, expected) in [(valid, ends, ""), (invalid, word, word)] {
+            let tree =
+                SyntaxTree::parse(Language::Python, &Document::open(&text, 1).snapshot(), Duration::MAX);
+            let ghost =
+                GhostText { insert: insert.to_owned(), range: ByteOffset(4)..ByteOffset(4), version: 1 };
+            assert_eq!(sound(&tree.expect("no limit"), &ghost, Duration::ZERO), expected, "{insert}");
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ async fn ghost_text_begins_with_the_item_selected_in_the_editors_list() {
     let params = json!({
         "textDocument": { "uri": URI },
         "position": { "line": 3, "character": 18 },
-        "context": { "triggerKind": 2, "selectedCompletionInfo": { "range": range, "text": ".pi" } },
+        "context": { "triggerKind": 1, "selectedCompletionInfo": { "range": range, "text": ".pi" } },
     });
     let id = editor.ask("textDocument/inlineCompletion", params).await;
     let result = editor.answer(&id).await["result"].take();
