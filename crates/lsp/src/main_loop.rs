@@ -246,6 +246,8 @@ impl MainLoop {
                 Asked::DocumentText { uri } => self.document_text(&uri, reply),
                 Asked::Execute(command) => {
                     self.execute(command);
+                    // What is answered is noted.
+                    self.hear_fates();
                     let _ = reply.send(Answer::Nothing);
                 }
             },
