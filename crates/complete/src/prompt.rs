@@ -3,13 +3,15 @@
 //! In: a window and what was written behind it. Out: [`Prompt`]: ids, never a string with specials in it (I-3).
 //!
 //! A model with FIM tokens sees the lines before the cursor's, then what follows the cursor, and last the head of the
-//! cursor's line: while a line is typed, only its own tokens are new. Any other model sees what is before the cursor.
+//! cursor's line: while a line is typed, only its own tokens are new. One that was trained to see what follows first has
+//! all that is before the cursor behind it, so that lines that are typed are new tokens too and nothing else is.
+//! Any other model sees what is before the cursor.
 //!
 //! The last token of a text that is being typed is often not the one the model would see in the finished text: after
 //! `pri` comes `nt`, but the model knows `print`. So the prompt backs up to the start of the last token, and further
 //! while that is inside a word, and the answer must begin with the bytes that were backed up over.
 
-use engine::{SpecialTokens, TokenId, Tokenizer};
+use engine::{FimOrder, SpecialTokens, TokenId, Tokenizer};
 
 use crate::context::Context;
 use crate::window::Window;
@@ -41,13 +43,21 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
         }
         return Prompt { tokens, healed };
     };
-    let n_before = window.prefix.rfind('\n').map_or(0, |at| at + 1);
-    let (before, head) = window.prefix.split_at(n_before);
-    let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
     let bos = specials.bos.filter(|_| specials.add_bos);
-    let tokens =
-        marks.around(bos, context, &tokenizer.encode(before), &tokenizer.encode(&window.after), &head);
-    Prompt { tokens, healed }
+    let after = tokenizer.encode(&window.after);
+    let (before, head, healed) = match marks.middle {
+        Some(_) => {
+            let n_before = window.prefix.rfind('\n').map_or(0, |at| at + 1);
+            let (before, head) = window.prefix.split_at(n_before);
+            let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
+            (tokenizer.encode(before), head, healed)
+        }
+        None => {
+            let (head, healed) = heal(tokenizer, &format!("{}{written}", window.prefix));
+            (Vec::new(), head, healed)
+        }
+    };
+    Prompt { tokens: marks.around(bos, context, &before, &after, &head), healed }
 }
 
 /// Returns whether the model sees what follows the cursor.
@@ -59,12 +69,17 @@ pub fn sees_after(tokenizer: &Tokenizer) -> bool {
 struct Marks {
     prefix: TokenId,
     suffix: TokenId,
-    middle: TokenId,
+    /// None where what is to be written continues the prefix ([`FimOrder::SuffixFirst`]).
+    middle: Option<TokenId>,
 }
 
 impl Marks {
     fn of(specials: &SpecialTokens) -> Option<Self> {
         let (prefix, suffix, middle) = (specials.fim_prefix?, specials.fim_suffix?, specials.fim_middle?);
+        let middle = match specials.fim_order {
+            FimOrder::PrefixFirst => Some(middle),
+            FimOrder::SuffixFirst => None,
+        };
         Some(Self { prefix, suffix, middle })
     }
 
@@ -77,7 +92,12 @@ impl Marks {
         head: &[TokenId],
     ) -> Vec<TokenId> {
         let bos = bos.as_slice();
-        [bos, context, &[self.prefix], before, &[self.suffix], after, &[self.middle], head].concat()
+        match self.middle {
+            Some(middle) => {
+                [bos, context, &[self.prefix], before, &[self.suffix], after, &[middle], head].concat()
+            }
+            None => [bos, context, &[self.suffix], after, &[self.prefix], before, head].concat(),
+        }
     }
 }
 
@@ -119,6 +139,21 @@ mod tests {
         assert_eq!(around(None), ids(&[8, 90, 1, 2, 91, 3, 92, 4, 5]));
         assert_eq!(around(Some(TokenId(7))), ids(&[7, 8, 90, 1, 2, 91, 3, 92, 4, 5]));
         assert!(Marks::of(&SpecialTokens { fim_middle: None, ..specials }).is_none());
+    }
+
+    #[test]
+    fn a_model_that_sees_the_suffix_first_gets_nothing_behind_what_is_typed() {
+        let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
+        let specials = SpecialTokens {
+            fim_prefix: Some(TokenId(90)),
+            fim_suffix: Some(TokenId(91)),
+            fim_middle: Some(TokenId(92)),
+            fim_order: FimOrder::SuffixFirst,
+            ..SpecialTokens::default()
+        };
+        let marks = Marks::of(&specials).expect("all three");
+        let tokens = marks.around(Some(TokenId(7)), &ids(&[8]), &[], &ids(&[3]), &ids(&[1, 2, 4]));
+        assert_eq!(tokens, ids(&[7, 8, 91, 3, 90, 1, 2, 4]));
     }
 
     #[test]

@@ -59,4 +59,4 @@ pub use request::{
 };
 pub use sample::top_tokens;
 pub use spec::{ModelSpec, RopePairing, RopeSpec};
-pub use tokenizer::{SpecialTokens, StreamDecoder, TokenId, Tokenizer};
+pub use tokenizer::{FimOrder, SpecialTokens, StreamDecoder, TokenId, Tokenizer};

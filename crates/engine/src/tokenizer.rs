@@ -20,7 +20,7 @@ use std::ops::Range;
 
 pub use error::Error;
 use names::Names;
-pub use special::SpecialTokens;
+pub use special::{FimOrder, SpecialTokens};
 use split::Splitter;
 pub use stream::StreamDecoder;
 use tokenizers::Model;

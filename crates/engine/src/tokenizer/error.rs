@@ -59,6 +59,9 @@ pub enum Error {
         /// The merge, as UTF-8 as it can be.
         merge: String,
     },
+    /// The order of a FIM prompt is none that is known.
+    #[error("`tandem.fim_order` is `{0}`; `spm` and `psm` are known")]
+    FimOrder(String),
     /// A key names a token that is not in the vocabulary.
     #[error("`{key}` is {id}, and the vocabulary has {n_vocab} tokens")]
     IdOutOfRange {
@@ -96,6 +99,7 @@ impl Error {
             | Self::NotUtf8 { .. }
             | Self::Twins { .. }
             | Self::Merge { .. }
+            | Self::FimOrder(_)
             | Self::IdOutOfRange { .. }
             | Self::RoleIsText { .. }
             | Self::NoBos => {

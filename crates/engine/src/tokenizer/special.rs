@@ -6,6 +6,29 @@
 use super::{Error, TokenId};
 use crate::gguf::Gguf;
 
+/// In which order a model that fills in the middle was trained to see what is around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FimOrder {
+    /// Prefix, suffix, middle: what a FIM model knows unless it says otherwise.
+    #[default]
+    PrefixFirst,
+    /// Suffix, then the prefix, which the middle continues without a mark between: what is typed only adds tokens.
+    SuffixFirst,
+}
+
+impl FimOrder {
+    /// Ours: no other format has a key for it.
+    const KEY: &str = "tandem.fim_order";
+
+    fn read(gguf: &Gguf) -> Result<Self, Error> {
+        match gguf.opt_str(Self::KEY)? {
+            None | Some("psm") => Ok(Self::PrefixFirst),
+            Some("spm") => Ok(Self::SuffixFirst),
+            Some(other) => Err(Error::FimOrder(other.to_owned())),
+        }
+    }
+}
+
 /// The ids with a role. A model that lacks one has `None`, and no text can make any of them (I-3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SpecialTokens {
@@ -21,6 +44,8 @@ pub struct SpecialTokens {
     pub fim_suffix: Option<TokenId>,
     /// FIM: what follows is to be written.
     pub fim_middle: Option<TokenId>,
+    /// FIM: in which order the three stand.
+    pub fim_order: FimOrder,
     /// FIM: fills a sequence up, in training.
     pub fim_pad: Option<TokenId>,
     /// What follows is the name of a repository.
@@ -141,6 +166,7 @@ impl SpecialTokens {
                 keys: &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
                 names: FIM_MIDDLE_NAMES,
             })?,
+            fim_order: FimOrder::read(gguf)?,
             fim_pad: find(Role { keys: &["tokenizer.ggml.fim_pad_token_id"], names: FIM_PAD_NAMES })?,
             repo_name: find(Role { keys: &["tokenizer.ggml.fim_rep_token_id"], names: REPO_NAMES })?,
             file_sep: find(Role { keys: &["tokenizer.ggml.fim_sep_token_id"], names: FILE_SEP_NAMES })?,

@@ -171,9 +171,12 @@ fn roles_come_from_the_metadata_first_and_then_from_names() {
         file.u32("tokenizer.ggml.fim_suf_token_id", 258)
             .u32("tokenizer.ggml.bos_token_id", 258)
             .bool("tokenizer.ggml.add_bos_token", true)
+            .str("tandem.fim_order", "spm")
     };
     let tokenizer = file.open().expect("a valid vocabulary");
     let specials = tokenizer.specials();
+    assert_eq!(specials.fim_order, FimOrder::SuffixFirst);
+    assert_eq!(real().specials().fim_order, FimOrder::PrefixFirst);
     assert_eq!(specials.fim_prefix, Some(TokenId(256)));
     assert_eq!(specials.fim_suffix, Some(TokenId(258)));
     assert_eq!(specials.fim_middle, Some(TokenId(259)));
@@ -245,6 +248,10 @@ fn metadata_that_contradict_themselves_are_refused() {
     check(
         &with(|file| file.bool("tokenizer.ggml.add_bos_token", true)),
         "prompts must begin with a BOS token, and `tokenizer.ggml.bos_token_id` is missing",
+    );
+    check(
+        &with(|file| file.str("tandem.fim_order", "mps")),
+        "`tandem.fim_order` is `mps`; `spm` and `psm` are known",
     );
     check(
         &with(|file| file.u32("tokenizer.ggml.add_bos_token", 1)),

@@ -2,9 +2,9 @@
 //!
 //! In: the texts of a request and how much room there is. Out: token ids; specials only by their ids (I-3).
 //! Source: llama.cpp, `format_prompt_infill` in its server: `REP name SEP file … SEP file PRE prefix SUF suffix MID`,
-//! three quarters of the window for the prefix.
+//! three quarters of the window for the prefix. A model that sees the suffix first gets `SUF suffix PRE prefix`.
 
-use engine::{TokenId, Tokenizer};
+use engine::{FimOrder, TokenId, Tokenizer};
 
 use super::Params;
 
@@ -57,12 +57,25 @@ fn fim(tokenizer: &Tokenizer, params: &Params, marks: &Marks, before: &[TokenId]
     let mut tokens: Vec<TokenId> = specials.bos.filter(|_| specials.add_bos).into_iter().collect();
     let n_left = n_room - n_suffix - prefix.len();
     tokens.extend(extras(tokenizer, params, n_left));
-    tokens.push(marks.prefix);
-    tokens.extend(prefix);
-    tokens.push(marks.suffix);
-    tokens.extend(after);
-    tokens.push(marks.middle);
-    Prompt { tokens, healed: Vec::new(), is_fim: true, is_truncated }
+    let mut healed = Vec::new();
+    match specials.fim_order {
+        FimOrder::PrefixFirst => {
+            tokens.push(marks.prefix);
+            tokens.extend(prefix);
+            tokens.push(marks.suffix);
+            tokens.extend(after);
+            tokens.push(marks.middle);
+        }
+        FimOrder::SuffixFirst => {
+            tokens.push(marks.suffix);
+            tokens.extend(after);
+            tokens.push(marks.prefix);
+            tokens.extend(prefix);
+            // The answer continues the prefix, whose last token is seldom whole.
+            healed = heal(tokenizer, &mut tokens);
+        }
+    }
+    Prompt { tokens, healed, is_fim: true, is_truncated }
 }
 
 /// Returns the extra texts that fit, the last ones first to stay: llama.vim's ring has its newest at the end.
@@ -96,15 +109,22 @@ fn left_to_right(tokenizer: &Tokenizer, before: Vec<TokenId>, n_room: usize) -> 
     let specials = tokenizer.specials();
     let mut tokens = end_of(&before, n_room).to_vec();
     let is_truncated = tokens.len() < before.len();
-    let ends_a_line = tokens.last().is_some_and(|last| tokenizer.token_bytes(*last).last() == Some(&b'\n'));
-    let last = if ends_a_line { None } else { tokens.pop() };
-    let healed = last.map(|last| tokenizer.token_bytes(last).to_vec()).unwrap_or_default();
+    let healed = heal(tokenizer, &mut tokens);
     // A model that has no beginning-of-text token was trained on texts that follow an end.
     let first = specials.bos.or(specials.eos);
     if specials.add_bos || tokens.is_empty() {
         tokens.splice(0..0, first);
     }
     Prompt { tokens, healed, is_fim: false, is_truncated }
+}
+
+/// Takes the last token of a text off, unless it ends a line, and returns its bytes.
+fn heal(tokenizer: &Tokenizer, tokens: &mut Vec<TokenId>) -> Vec<u8> {
+    let is_within_line = |last: &mut TokenId| {
+        let bytes = tokenizer.token_bytes(*last);
+        !bytes.is_empty() && bytes.last() != Some(&b'\n')
+    };
+    tokens.pop_if(is_within_line).map(|last| tokenizer.token_bytes(last).to_vec()).unwrap_or_default()
 }
 
 /// Returns the end of `tokens` that fits, cut in steps.
