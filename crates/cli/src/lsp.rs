@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use ::models::{CancelFlag, Catalogue, Dirs, Fetch, Progress, Store};
+use ::models::{CancelFlag, Catalogue, Dirs, Progress};
 use clap::Args;
 use complete::{Model, Options};
 use lsp::{LoadPhase, LoadStep, ServerOptions};
@@ -17,7 +17,7 @@ use lsp::{LoadPhase, LoadStep, ServerOptions};
 use crate::endpoint::{EndpointModel, GhostEndpointArgs, Patient};
 use crate::failure::{Failure, code};
 use crate::model::{EngineArgs, share_or_load};
-use crate::models::{announcement, chosen};
+use crate::models::{announcement, chosen, ensure};
 use crate::stats;
 
 /// Serve an editor: ghost text over the Language Server Protocol
@@ -83,14 +83,13 @@ fn from_endpoint(model: EndpointModel, hear: &mut dyn FnMut(LoadStep)) -> Model 
 
 fn load(args: &EngineArgs, hear: &mut dyn FnMut(LoadStep), cancel: &CancelFlag) -> Result<Model, Failure> {
     let dirs = Dirs::from_env()?;
-    let entry = chosen(&Catalogue::load(&dirs)?, args.model.model.as_deref())?;
-    let fetch = if args.model.offline { Fetch::Offline } else { Fetch::Allowed };
     let mut on_event = |event: Progress<'_>| {
         if let Some(step) = step(event) {
             hear(step);
         }
     };
-    let installed = ::models::ensure(&Store::new(&dirs), &entry, fetch, &mut on_event, cancel)?;
+    let (name, offline) = (args.model.model.as_deref(), args.model.offline);
+    let installed = ensure(&dirs, name, offline, &mut on_event, cancel)?;
     let mut progress = |fraction| hear(LoadStep::Progress { phase: LoadPhase::Loading, fraction });
     let (engine, remark) = share_or_load(args, &installed, &mut progress)?;
     if let Some(remark) = remark {

@@ -93,18 +93,31 @@ pub(crate) fn run(args: &ModelsArgs) -> Result<u8, Failure> {
 /// missing one is fetched, after saying what, how large and under which licence.
 pub(crate) fn ensure_with_progress(name: Option<&str>, offline: bool) -> Result<Installed, Failure> {
     let dirs = Dirs::from_env()?;
-    let entry = chosen(&Catalogue::load(&dirs)?, name)?;
-    let fetch = if offline { Fetch::Offline } else { Fetch::Allowed };
     let mut reporter = Reporter::new();
-    let installed = ::models::ensure(
-        &Store::new(&dirs),
-        &entry,
-        fetch,
-        &mut |event| reporter.on(event),
-        &CancelFlag::new(),
-    );
+    let installed = ensure(&dirs, name, offline, &mut |event| reporter.on(event), &CancelFlag::new());
     reporter.end();
-    Ok(installed?)
+    installed
+}
+
+/// Does the same for who hears of the progress.
+pub(crate) fn ensure(
+    dirs: &Dirs,
+    name: Option<&str>,
+    offline: bool,
+    progress: &mut dyn FnMut(Progress<'_>),
+    cancel: &CancelFlag,
+) -> Result<Installed, Failure> {
+    let catalogue = Catalogue::load(dirs)?;
+    let (entry, store) = (chosen(&catalogue, name)?, Store::new(dirs));
+    let fetch = if offline { Fetch::Offline } else { Fetch::Allowed };
+    let installed = ::models::ensure(&store, &entry, fetch, progress, cancel)?;
+    if entry.origin == Origin::BuiltIn && entry.name == catalogue.default_entry().name {
+        // Where that cannot be noted, a later default may be used here one day.
+        if let Err(error) = store.keep_default(&entry.name) {
+            tracing::warn!(%error, "default not noted");
+        }
+    }
+    Ok(installed)
 }
 
 impl From<Error> for Failure {

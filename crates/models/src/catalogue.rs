@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::entry::EntryTable;
-use crate::{Dirs, Entry, Error, Origin};
+use crate::{Dirs, Entry, Error, Origin, pin};
 
 const BUILT_IN: &str = include_str!("../catalogue.toml");
 
@@ -31,10 +31,11 @@ struct CatalogueFile {
 }
 
 impl Catalogue {
-    /// Returns the built-in catalogue with the user's own entries laid over it.
+    /// Returns the built-in catalogue with the user's own entries laid over it. Its default is the one that the user
+    /// names, else the one that was first used here, else the built-in one.
     ///
     /// # Errors
-    /// [`Error::Catalogue`], [`Error::Entry`] and [`Error::Io`] name the file and the place in it:
+    /// [`Error::Catalogue`], [`Error::Entry`], [`Error::LockFile`] and [`Error::Io`] name the file and the place in it:
     /// the user mends `models.toml`.
     pub fn load(dirs: &Dirs) -> Result<Self, Error> {
         let path = dirs.user_catalogue();
@@ -48,7 +49,8 @@ impl Catalogue {
             Some(text) => parse(&text, &path, Origin::User)?,
             None => (None, Vec::new()),
         };
-        Self::merge(built_in, user, &path)
+        let kept = pin::read_default(dirs.data())?;
+        Self::merge(built_in, kept, user, &path)
     }
 
     /// Returns every entry: the user's own first, then the built-in ones.
@@ -94,13 +96,16 @@ impl Catalogue {
 
     fn merge(
         (built_in_default, built_in): (Option<String>, Vec<Entry>),
+        kept_default: Option<String>,
         (user_default, user): (Option<String>, Vec<Entry>),
         user_path: &Path,
     ) -> Result<Self, Error> {
         let is_shadowed = |entry: &Entry| user.iter().any(|own| own.name == entry.name);
         let kept: Vec<_> = built_in.into_iter().filter(|entry| !is_shadowed(entry)).collect();
         let entries: Vec<_> = user.into_iter().chain(kept).collect();
-        let default = user_default.or(built_in_default).unwrap_or_default();
+        // One that is not listed any more cannot be kept.
+        let kept_default = kept_default.filter(|name| entries.iter().any(|entry| entry.name == *name));
+        let default = user_default.or(kept_default).or(built_in_default).unwrap_or_default();
         let default_idx = entries.iter().position(|entry| entry.name == default);
         let Some(default_idx) = default_idx else {
             return Err(Error::Entry {
@@ -205,6 +210,25 @@ mod tests {
         assert_eq!(shadowing.origin, Origin::User);
         assert_eq!(shadowing.source, Source::Path("/m/own.gguf".into()));
         assert_eq!(catalogue.entries().len(), 2);
+    }
+
+    #[test]
+    fn the_default_that_was_first_used_stays_until_its_user_names_another() {
+        let dir = tempfile::tempdir().expect("a temp folder");
+        let dirs = Dirs::new(dir.path(), dir.path());
+        let user = "[[model]]\nname = \"mine\"\nsource = \"path:/m.gguf\"\n";
+        std::fs::write(dir.path().join("models.toml"), user).expect("written");
+        let default = || Catalogue::load(&dirs).expect("sound").default_entry().name.clone();
+        let built_in = default();
+        let store = crate::Store::new(&dirs);
+        store.keep_default("mine").expect("written");
+        store.keep_default(&built_in).expect("read");
+        assert_eq!(default(), "mine", "the first one stays");
+        std::fs::write(dir.path().join("models.toml"), format!("default = \"{built_in}\"\n{user}"))
+            .expect("written");
+        assert_eq!(default(), built_in, "its user's word is above it");
+        std::fs::write(dir.path().join("models.toml"), "").expect("written");
+        assert_eq!(default(), built_in, "what is not listed any more is not kept");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! `models.lock.toml`: the sha256 of models that no catalogue pins, as first seen.
+//! `models.lock.toml`: the sha256 of models that no catalogue pins, as first seen, and the first default that was used.
 //!
-//! In: the lock file in the data directory. Out: the pin of a name at a source.
+//! In: the lock file in the data directory. Out: the pin of a name at a source; the default's name.
 //! Never: a pin changed once it is there: only the user removes one.
 
 use std::fs;
@@ -19,6 +19,10 @@ const LOCK_NAME: &str = ".pins";
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PinFile {
+    /// The model first used because nobody asked for another. A later Tandem may have another default; who has one that
+    /// works keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<String>,
     #[serde(default)]
     model: Vec<PinTable>,
 }
@@ -45,6 +49,23 @@ pub(crate) fn read(data: &Path, entry: &Entry) -> Result<Option<Sha256>, Error> 
     let pin = pins.model.iter().find(|pin| pin.name == entry.name && pin.source == source);
     let sha256 = pin.map(|pin| pin.sha256.parse()).transpose();
     sha256.map_err(|reason| broken(&path, toml::de::Error::custom(reason)))
+}
+
+/// Returns the name of the default that was first used, if one was.
+pub(crate) fn read_default(data: &Path) -> Result<Option<String>, Error> {
+    Ok(read_file(&path(data))?.default)
+}
+
+/// Notes the name of the default that is used from here on, unless one is noted.
+pub(crate) fn add_default(data: &Path, models: &Path, name: &str) -> Result<(), Error> {
+    let path = path(data);
+    let _lock = NameLock::acquire(models, LOCK_NAME, &mut || (), &CancelFlag::new())?;
+    let mut pins = read_file(&path)?;
+    if pins.default.is_some() {
+        return Ok(());
+    }
+    pins.default = Some(name.to_owned());
+    record::write_toml(&path, &pins)
 }
 
 /// Pins the entry's file to what was seen.

@@ -190,6 +190,15 @@ impl Store {
         installed.map_err(|error| error.needing(entry.n_pull_bytes()))
     }
 
+    /// Notes that the model of this name is used because nobody asked for another, if it is the first of which that is
+    /// noted: [`Catalogue::load`](crate::Catalogue::load) keeps to it.
+    ///
+    /// # Errors
+    /// [`Error::LockFile`], [`Error::Io`] and [`Error::DiskFull`] about the file in which it is noted.
+    pub fn keep_default(&self, name: &str) -> Result<(), Error> {
+        pin::add_default(&self.data, &self.models, name)
+    }
+
     /// Removes the model's files; the sha256 it was pinned to at its first pull stays.
     ///
     /// # Errors
