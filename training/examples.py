@@ -41,7 +41,6 @@ class Draft(typing.NamedTuple):
 
     kind: str
     parts: list
-    n_longest: int
     # The text before the cursor of the part that holds the middle, and whether the file ends with the text.
     head: str = ""
     is_end: bool = True
@@ -54,7 +53,7 @@ def drafts(page, n, rng):
     for idx in range(n):
         kind = spans.draw(KINDS, rng)
         first, last = n_lines * idx // n, max(n_lines * idx // n, n_lines * (idx + 1) // n - 1)
-        n_longest = spans.draw(CLASS_WEIGHTS, rng)
+        n_longest = int(spans.draw(CLASS_WEIGHTS, rng) / spans.TOKENS_A_START[page.language])
         if kind == "repair":
             one = repair(page, first, last, n_longest, rng) or fill(page, "suffix first", first, last, n_longest, rng)
         elif kind == "plain":
@@ -82,8 +81,8 @@ def fill(page, kind, first, last, n_longest, rng):
     line_start = int(page.lines[page.line_of(start)])
     before, head, middle = page.text[begin:line_start], page.text[line_start:start], page.text[start:end]
     if kind == "suffix first":
-        return Draft(kind, [after, before + head + middle], n_longest, head=before + head)
-    return Draft(kind, [before, after, head + middle], n_longest, head=head)
+        return Draft(kind, [after, before + head + middle], head=before + head)
+    return Draft(kind, [before, after, head + middle], head=head)
 
 
 def after_of(page, end, n_left, rng):
@@ -124,16 +123,16 @@ def plain(page, first, n_longest, rng):
     if end < len(page.text):
         end = int(page.lines[page.line_of(end)])
     text = page.text[begin:end]
-    return Draft("plain", [text], n_longest, is_end=end == len(page.text)) if text.strip() else None
+    return Draft("plain", [text], is_end=end == len(page.text)) if text.strip() else None
 
 
 def repair(page, first, last, n_longest, rng):
     made = repairs.conversation(page, first, last, n_longest, rng)
-    return Draft("repair", list(made), n_longest) if made else None
+    return Draft("repair", list(made)) if made else None
 
 
 def documents(some, tokenizer):
-    """Encodes drafts; a document that came out longer than its class is left out."""
+    """Encodes drafts; a document that came out longer than the longest class is left out."""
     texts, tails = [], []
     for draft in some:
         texts += draft.parts
@@ -144,7 +143,7 @@ def documents(some, tokenizer):
     for draft, head, head_text in zip(some, heads, tails):
         parts = [next(encoded) for _ in draft.parts]
         document = assembled(draft, parts, head, head_text, tokenizer)
-        if document and len(document.ids) <= draft.n_longest:
+        if len(document.ids) <= LONGEST:
             made.append(document)
     return made
 

@@ -53,7 +53,7 @@ def look_at(project):
     return project, *corpus.look_at(Run.cache, project, Run.evaluations)
 
 
-def choose(cache, found):
+def choose(found):
     """Returns the files that are no copies, by project, and the reasons why the others were dropped."""
     copies, dropped, kept = corpus.Copies(), collections.Counter(), {}
     for project, files, reasons in found:
@@ -64,6 +64,17 @@ def choose(cache, found):
                 dropped[reason] += 1
             else:
                 kept.setdefault(project, []).append(source)
+    return kept, dropped
+
+
+def chosen_before(path, make):
+    """Returns what `choose` found; it is the same for any number of tokens, and so is stored for the next time."""
+    if path and path.exists():
+        stored = json.loads(path.read_text())
+        return {project: [corpus.Source(*one) for one in files] for project, files in stored["kept"].items()}, stored["dropped"]
+    kept, dropped = make()
+    if path:
+        path.write_text(json.dumps({"kept": kept, "dropped": dict(dropped.most_common())}))
     return kept, dropped
 
 
@@ -78,11 +89,11 @@ def held_out(kept, rng):
         # A project counts for its main language; very large ones and crumbs make no fair sample.
         total = sum(sizes[language].values())
         main = [one for one, n in sizes[language].items() if n == max(some[one] for some in sizes.values())]
-        fits = sorted(one for one in main if 20_000 < sizes[language][one] < max(60_000, total * 0.008))
+        fits = sorted(one for one in main if min(20_000, total // 50) < sizes[language][one] < max(120_000, total * 0.008))
         rng.shuffle(fits)
         n_bytes = n = 0
         for one in fits:
-            if n >= N_LEAST_HELD_OUT and n_bytes > HELD_OUT_SHARE * total:
+            if n >= min(N_LEAST_HELD_OUT, len(main) // 2) and n_bytes > HELD_OUT_SHARE * total:
                 break
             chosen.add(one)
             n_bytes, n = n_bytes + sizes[language][one], n + 1
@@ -123,9 +134,9 @@ def cut(task):
     files, seed = task
     made = []
     texts = [corpus.text_of(Run.cache, source) for source, _ in files]
-    for (source, n), text, encoded in zip(files, texts, Run.tokenizer.encode_batch(texts, add_special_tokens=False)):
+    for (source, n), text in zip(files, texts):
         rng = random.Random(f"{seed} {source.project} {source.path}")
-        page = spans.Page(text, source.language, [start for start, _ in encoded.offsets])
+        page = spans.Page(text, source.language)
         made += [(source.language, draft) for draft in examples.drafts(page, n, rng)]
     documents = []
     for language, some in itertools.groupby(sorted(made, key=lambda pair: pair[0]), key=lambda pair: pair[0]):
@@ -191,7 +202,7 @@ def tiny_cache(folder):
     return folder
 
 
-def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_count()):
+def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_count(), chosen=None, valid_share=HELD_OUT_SHARE):
     """Prepares everything; returns the card."""
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -201,12 +212,12 @@ def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_
     say = lambda text: print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
     say(f"{len(records)} packages; {len(Run.evaluations.grams)} word n-grams and {len(Run.evaluations.windows)} runs of lines of the evaluations")
     with multiprocessing.Pool(n_jobs) as pool:
-        kept, dropped = choose(cache, pool.imap(look_at, sorted(records), chunksize=4))
+        kept, dropped = chosen_before(chosen, lambda: choose(pool.imap(look_at, sorted(records), chunksize=4)))
         say(f"{sum(map(len, kept.values()))} files kept, {sum(dropped.values())} dropped")
         rng = random.Random(seed)
         aside = held_out(kept, rng)
-        splits = {"train": (kept.keys() - aside, n_tokens), "valid": (aside, n_tokens * HELD_OUT_SHARE)}
-        card = {"seed": seed, "vocabulary": vocabulary.fingerprint(tokenizer), "dropped": dict(dropped.most_common())}
+        splits = {"train": (kept.keys() - aside, n_tokens), "valid": (aside, n_tokens * valid_share)}
+        card = {"seed": seed, "vocabulary": vocabulary.fingerprint(tokenizer), "dropped": dropped}
         card["sources"] = {split: sources(kept, projects) for split, (projects, _) in splits.items()}
         for split, (projects, n) in splits.items():
             card[split] = write(plan(kept, projects, n, rng), out, split, pool, seed)
@@ -238,6 +249,7 @@ def main():
     arguments.add_argument("--tokens", type=float, default=130e6, help="about how many tokens to train on")
     arguments.add_argument("--model", help="a GGUF with the model's vocabulary")
     arguments.add_argument("--evaluations", nargs="*", default=[str(ROOT / path) for path in EVALUATIONS], help="files and folders whose text must not be in the data")
+    arguments.add_argument("--chosen", type=pathlib.Path, help="where the choice of files is stored, or was")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--tiny", action="store_true")
     args = arguments.parse_args()
@@ -245,12 +257,12 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             scratch = pathlib.Path(scratch)
             tokenizer = vocabulary.read(args.model) if args.model else vocabulary.of_bytes()
-            card = prepare(tiny_cache(scratch / "cache"), args.out or args.cache or scratch / "out", 200_000, tokenizer, args.evaluations, args.seed)
+            card = prepare(tiny_cache(scratch / "cache"), args.out or args.cache or scratch / "out", 200_000, tokenizer, args.evaluations, args.seed, valid_share=0.5)
             print(json.dumps({split: card[split]["tokens"] for split in ("train", "valid")}))
         return
     if not (args.cache and args.out and args.model):
         raise SystemExit("error: no CACHE, OUT or --model\nhint: prepare.py CACHE OUT --model MODEL.gguf")
-    prepare(args.cache, args.out, args.tokens, vocabulary.read(args.model), args.evaluations, args.seed)
+    prepare(args.cache, args.out, args.tokens, vocabulary.read(args.model), args.evaluations, args.seed, chosen=args.chosen)
 
 
 if __name__ == "__main__":

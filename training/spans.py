@@ -28,13 +28,35 @@ MOSTLY_SKIPPED = 0.75
 STOPS = re.compile(r"[)\]}\"'`,;>]|\b")
 
 
-class Page:
-    """A file's text, where its lines and its tokens start, in characters, and its syntax tree when it is asked for."""
+# White space, letters in lower and in upper case, digits, and what is left, for the first 128 characters; others are letters.
+SPACE, LOWER, UPPER, DIGIT, OTHER = range(5)
+CLASSES = np.array([
+    SPACE if char.isspace() else DIGIT if char.isdigit() else UPPER if char.isupper() else LOWER if char.isalpha() else OTHER
+    for char in map(chr, range(128))
+] + [LOWER])
 
-    def __init__(self, text, language, token_starts):
+# How many tokens of the default model there are for each such start in four of five files, measured on 400 of them.
+TOKENS_A_START = {"python": 1.16, "rust": 1.25, "c": 1.3, "javascript": 1.25, "typescript": 1.17, "go": 1.3}
+
+
+def token_starts(text):
+    """About where the text's tokens start, 50 times as fast as the tokenizer; a window need not be exact."""
+    classes = CLASSES[np.minimum(np.frombuffer(text.encode("utf-32-le"), np.uint32), 128)]
+    last = np.concatenate([[OTHER], classes[:-1]])
+    starts = (classes != last) & ~((last == UPPER) & (classes == LOWER)) | (classes == DIGIT)
+    # A word takes one blank before it along.
+    is_one_blank = (last == SPACE) & np.concatenate([[True], (last != SPACE)[:-1]])
+    starts &= ~(is_one_blank & (classes != SPACE) & (classes != DIGIT))
+    return np.flatnonzero(starts)
+
+
+class Page:
+    """A file's text, where its lines and about where its tokens start, in characters, and its syntax tree."""
+
+    def __init__(self, text, language):
         self.text, self.language = text, language
         self.lines = np.array([0] + [at.end() for at in re.finditer("\n", text)], dtype=np.int64)
-        self.tokens = np.asarray(token_starts, dtype=np.int64)
+        self.tokens = token_starts(text)
         self._tree = None
 
     def n_tokens(self, start, end):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the training data's making; `python3 -m unittest` in this folder, with requirements.txt installed."""
+"""Tests of the training data's making; `python3 -m unittest` in this folder, with requirements-data.txt installed."""
 
 import json
 import pathlib
@@ -52,10 +52,6 @@ class Shelf:
 '''
 
 
-def page_of(text, tokenizer, language="python"):
-    return spans.Page(text, language, [start for start, _ in tokenizer.encode(text).offsets])
-
-
 def shingles(text):
     return corpus.shingles(corpus.line_hashes(text))
 
@@ -73,7 +69,7 @@ class Documents(unittest.TestCase):
     def setUp(self):
         self.tokenizer = vocabulary.of_bytes()
         text = CODE + CODE.replace("Shelf", "Box").replace("book", "toy")
-        page = page_of(text, self.tokenizer)
+        page = spans.Page(text, "python")
         some = [draft for seed in range(60) for draft in examples.drafts(page, 3, random.Random(seed))]
         self.text, self.made = text, examples.documents(some, self.tokenizer)
         self.kinds = {one.kind for one in self.made}
@@ -116,7 +112,7 @@ class Documents(unittest.TestCase):
             ("a = abcdefgh", "ij", "efghij"),
             ("é = 'ü", "'", "ü'"),
         ]:
-            draft = examples.Draft("suffix first", ["\n", "line\n" + head + middle], 256, head="line\n" + head)
+            draft = examples.Draft("suffix first", ["\n", "line\n" + head + middle], head="line\n" + head)
             (one,) = examples.documents([draft], self.tokenizer)
             expected = "\n" + expected if not head else expected
             self.assertEqual(self.decoded(one.ids[-one.n_target :]), expected, head)
@@ -124,14 +120,14 @@ class Documents(unittest.TestCase):
 
     def test_plain_text_that_was_cut_has_no_end(self):
         for is_end in (True, False):
-            (one,) = examples.documents([examples.Draft("plain", ["x = 1\n"], 256, is_end=is_end)], self.tokenizer)
+            (one,) = examples.documents([examples.Draft("plain", ["x = 1\n"], is_end=is_end)], self.tokenizer)
             self.assertEqual(one.ids[-1] == vocabulary.END_OF_TEXT, is_end)
 
 
 class Repairs(unittest.TestCase):
     def test_the_answer_is_the_function_as_it_was(self):
         tokenizer = vocabulary.of_bytes()
-        page = page_of(CODE, tokenizer)
+        page = spans.Page(CODE, "python")
         n = 0
         for seed in range(40):
             made = repairs.conversation(page, 0, len(page.lines) - 1, 4000, random.Random(seed))
