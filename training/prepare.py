@@ -88,12 +88,12 @@ def held_out(kept, rng):
     for language in SHARES:
         # A project counts for its main language; very large ones and crumbs make no fair sample.
         total = sum(sizes[language].values())
-        main = [one for one, n in sizes[language].items() if n == max(some[one] for some in sizes.values())]
-        fits = sorted(one for one in main if min(20_000, total // 50) < sizes[language][one] < max(120_000, total * 0.008))
-        rng.shuffle(fits)
+        main = sorted(one for one, n in sizes[language].items() if n == max(some[one] for some in sizes.values()))
+        rng.shuffle(main)
+        fits = lambda one: min(20_000, total // 50) < sizes[language][one] < max(120_000, total * 0.008)
         n_bytes = n = 0
-        for one in fits:
-            if n >= min(N_LEAST_HELD_OUT, len(main) // 2) and n_bytes > HELD_OUT_SHARE * total:
+        for one in sorted(main, key=lambda one: (not fits(one), 0 if fits(one) else sizes[language][one])):
+            if n >= min(N_LEAST_HELD_OUT, len(main) // 2) and (n_bytes > HELD_OUT_SHARE * total or not fits(one)):
                 break
             chosen.add(one)
             n_bytes, n = n_bytes + sizes[language][one], n + 1
