@@ -21,7 +21,8 @@ CLASSES = [256, 512, 1024]
 LONGEST = CLASSES[-1]
 # By documents, so that by tokens they are 15, 60 and 25 %.
 CLASS_WEIGHTS = {256: 29, 512: 58, 1024: 13}
-KINDS = {"suffix first": 55, "prefix first": 20, "plain": 15, "repair": 10}
+# Where there is no function to repair, a repair becomes a document with its suffix first: about a third of them.
+KINDS = {"suffix first": 50, "prefix first": 20, "plain": 15, "repair": 15}
 N_MAX_BEFORE_BYTES, N_MAX_BACKED_UP = 2048, 4
 
 
@@ -53,7 +54,9 @@ def drafts(page, n, rng):
     for idx in range(n):
         kind = spans.draw(KINDS, rng)
         first, last = n_lines * idx // n, max(n_lines * idx // n, n_lines * (idx + 1) // n - 1)
-        n_longest = int(spans.draw(CLASS_WEIGHTS, rng) / spans.TOKENS_A_START[page.language])
+        drawn = spans.draw(CLASS_WEIGHTS, rng)
+        # A function stands in a repair twice.
+        n_longest = int((max(drawn, 512) if kind == "repair" else drawn) / spans.TOKENS_A_START[page.language])
         if kind == "repair":
             one = repair(page, first, last, n_longest, rng) or fill(page, "suffix first", first, last, n_longest, rng)
         elif kind == "plain":

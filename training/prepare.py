@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -78,15 +79,26 @@ def chosen_before(path, make):
     return kept, dropped
 
 
+def family(project):
+    """What a project is of: packages of one repository share the first part of their name, or their scope or owner."""
+    client, name = project.split("/", 1)
+    name = name.rsplit("@", 1)[0]
+    if name.startswith("@"):
+        return f"{client}/{name.split('+')[0]}"
+    parts = re.split("[-_.]", name)
+    return f"{client}/{'-'.join(parts[:3] if client == 'deb' else parts[:1])}"
+
+
 def held_out(kept, rng):
-    """Returns the projects that nothing is trained on: at least six in each language, of about 3 % of its bytes."""
-    sizes = collections.defaultdict(collections.Counter)
+    """Returns the projects that nothing is trained on: six families or more in each language, of about 3 % of its bytes."""
+    sizes, families = collections.defaultdict(collections.Counter), collections.defaultdict(set)
     for project, files in kept.items():
+        families[family(project)].add(project)
         for source in files:
-            sizes[group(source.language)][project] += source.n_bytes
+            sizes[group(source.language)][family(project)] += source.n_bytes
     chosen = set()
     for language in SHARES:
-        # A project counts for its main language; very large ones and crumbs make no fair sample.
+        # A family counts for its main language; very large ones and crumbs make no fair sample.
         total = sum(sizes[language].values())
         main = sorted(one for one, n in sizes[language].items() if n == max(some[one] for some in sizes.values()))
         rng.shuffle(main)
@@ -95,7 +107,7 @@ def held_out(kept, rng):
         for one in sorted(main, key=lambda one: (not fits(one), 0 if fits(one) else sizes[language][one])):
             if n >= min(N_LEAST_HELD_OUT, len(main) // 2) and (n_bytes > HELD_OUT_SHARE * total or not fits(one)):
                 break
-            chosen.add(one)
+            chosen |= families[one]
             n_bytes, n = n_bytes + sizes[language][one], n + 1
     return chosen
 

@@ -4,6 +4,7 @@
 import json
 import pathlib
 import random
+import re
 import tempfile
 import unittest
 
@@ -194,7 +195,7 @@ class Corpus(unittest.TestCase):
                 words = ["".join(rng.choices("etaoinshr", k=9)) for _ in range(2400)]
                 lines = [f"    {a} = {marks[name]}({b}, {c})" for a, b, c in zip(words[::3], words[1::3], words[2::3])]
                 package(cache, "pip", name, {"a.py": "def one():\n" + "\n".join(lines) + "\n"})
-            card = prepare.prepare(cache, out, 60_000, vocabulary.of_bytes(), [], n_jobs=1)
+            card = prepare.prepare(cache, out, 400_000, vocabulary.of_bytes(), [], n_jobs=1)
             read = {split: b"".join(path.read_bytes() for path in sorted(out.glob(f"{split}-???*.u16")) if ".len" not in path.name) for split in ("train", "valid")}
             lengths = [np.fromfile(path, "<u2").reshape(-1, 2) for path in sorted(out.glob("train-*.len.u16"))]
         tokenizer = vocabulary.of_bytes()
@@ -206,6 +207,24 @@ class Corpus(unittest.TestCase):
             self.assertFalse(name in held and mark in texts["valid"])
         self.assertEqual(sum(int(one[:, 0].sum()) for one in lengths), len(read["train"]) // 2)
         self.assertEqual(card["train"]["tokens"], len(read["train"]) // 2)
+
+
+    def test_packages_of_one_repository_are_on_the_same_side(self):
+        for one, other, expected in [
+            ("cargo/bevy_ui@1", "cargo/bevy_render@2", True), ("npm/@antv+g2@1", "npm/@antv+x6@1", True),
+            ("deb/golang-github-docker-a-dev@1", "deb/golang-github-docker-b-dev@1", True),
+            ("cargo/serde@1", "pip/serde@1", False), ("npm/three@1", "npm/rxjs@1", False),
+        ]:
+            self.assertEqual(prepare.family(one) == prepare.family(other), expected, (one, other))
+        kept = {
+            f"cargo/{name}@1": [corpus.Source(f"cargo/{name}@1", "a.rs", "rust", 50_000)]
+            for name in [f"{letter}-{part}" for letter in "abcdefghijklmnopqrst" for part in ("one", "two")]
+        }
+        for seed in range(5):
+            aside = prepare.held_out(kept, random.Random(seed))
+            self.assertGreaterEqual(len(aside), 2 * prepare.N_LEAST_HELD_OUT)
+            for project in aside:
+                self.assertIn(re.sub("one|two", lambda at: {"one": "two", "two": "one"}[at.group()], project), aside)
 
 
 class Licences(unittest.TestCase):
