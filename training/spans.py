@@ -149,7 +149,9 @@ def whole_lines(page, line_idx, rng):
 
 def node(page, line_idx, rng):
     line = page.line(line_idx)
-    at = int(page.lines[line_idx]) + rng.randint(len(line) - len(line.lstrip()), max(0, len(line) - 1))
+    if not line.strip():
+        return None
+    at = int(page.lines[line_idx]) + rng.randint(len(line) - len(line.lstrip()), len(line) - 1)
     # The tree counts in bytes.
     n_before = len(page.text[:at].encode())
     one = page.tree().root_node.descendant_for_byte_range(n_before, n_before)
