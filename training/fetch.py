@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Fetches the packages of packages.toml into a folder, by their registries' ordinary clients, and keeps their sources.
 
-In: packages.toml; pip, cargo, npm, apt-get. Out: CACHE/CLIENT/NAME@VERSION/, and beside it a .json with the licence that
-the package's own metadata say. What is there already stays. Exit code 0 also if some packages can't be had: it says which.
+In: packages.toml; pip, cargo, npm, apt-get. Out: CACHE/CLIENT/NAME@VERSION/, and beside it a .json with the licence
+that the package's own metadata say. What is there already stays. Exit code 0 also if some packages can't be had: it
+says which.
 Never: a package that is not in the list; one whose licence is not permissive; a build or an installation.
 """
 
@@ -26,13 +27,25 @@ import licence
 
 LIST = pathlib.Path(__file__).parent / "packages.toml"
 LANGUAGES = {
-    ".py": "python", ".rs": "rust", ".ts": "typescript", ".tsx": "typescript", ".mts": "typescript", ".js": "javascript",
-    ".mjs": "javascript", ".jsx": "javascript", ".go": "go", ".c": "c", ".h": "c",
+    ".py": "python",
+    ".rs": "rust",
+    ".ts": "typescript",
+    ".tsx": "typescript",
+    ".mts": "typescript",
+    ".js": "javascript",
+    ".mjs": "javascript",
+    ".jsx": "javascript",
+    ".go": "go",
+    ".c": "c",
+    ".h": "c",
 }
 # A client's packages are taken for these; C comes along with most.
 ENDINGS = {
-    "pip": (".py", ".c", ".h"), "cargo": (".rs", ".c", ".h"), "npm": (".ts", ".tsx", ".mts", ".js", ".mjs", ".jsx"),
-    "deb": (".go",), "src": (".c", ".h", ".py"),
+    "pip": (".py", ".c", ".h"),
+    "cargo": (".rs", ".c", ".h"),
+    "npm": (".ts", ".tsx", ".mts", ".js", ".mjs", ".jsx"),
+    "deb": (".go",),
+    "src": (".c", ".h", ".py"),
 }
 N_MIN_BYTES, N_MAX_BYTES = 300, 1_500_000
 # Others' code, data that look like code, and what a machine wrote.
@@ -69,21 +82,39 @@ class Found:
 
 def by_pip(name, version, scratch, cache):
     wanted = name if version == "*" else f"{name}=={version}"
-    run([
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--dest", str(scratch), wanted,
-    ])
+    run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-cache-dir",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            str(scratch),
+            wanted,
+        ]
+    )
     (wheel,) = scratch.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = next(one for one in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", one))
         said = licence.of_python(archive.read(metadata).decode(errors="replace"))
-        files = {one: archive.read(one) for one in names if is_source("pip", one)} if licence.is_permissive(said) else {}
+        files = (
+            {one: archive.read(one) for one in names if is_source("pip", one)} if licence.is_permissive(said) else {}
+        )
     return Found(wheel.name.split("-")[1], said, files)
 
 
 def by_npm(name, version, scratch, cache):
     wanted = name if version == "*" else f"{name}@{version}"
-    run(["npm", "pack", "--silent", "--cache", str(scratch / "cache"), "--pack-destination", str(scratch), wanted], cwd=scratch)
+    run(
+        ["npm", "pack", "--silent", "--cache", str(scratch / "cache"), "--pack-destination", str(scratch), wanted],
+        cwd=scratch,
+    )
     (packed,) = scratch.glob("*.tgz")
     with tarfile.open(packed) as archive:
         members = {one.name.split("/", 1)[-1]: one for one in archive if one.isfile()}
@@ -98,8 +129,14 @@ def by_cargo(name, version, scratch, cache):
     # A home each: the client locks its own. `info` gets the one crate and nothing that it depends on.
     wanted = name if version == "*" else f"{name}@{version}"
     home = cache / f"cargo-home-{threading.get_ident() % 1000}"
-    run(["cargo", "info", "--quiet", wanted], cwd=scratch, env={**os.environ, "CARGO_HOME": str(home), "RUSTUP_HOME": rustup_home()})
-    found = [one for one in home.glob(f"registry/src/*/{name}-*") if re.fullmatch(re.escape(name) + r"-\d[^/]*", one.name)]
+    run(
+        ["cargo", "info", "--quiet", wanted],
+        cwd=scratch,
+        env={**os.environ, "CARGO_HOME": str(home), "RUSTUP_HOME": rustup_home()},
+    )
+    found = [
+        one for one in home.glob(f"registry/src/*/{name}-*") if re.fullmatch(re.escape(name) + r"-\d[^/]*", one.name)
+    ]
     if not found:
         raise Failed("no sources came")
     folder = found[-1]
@@ -127,11 +164,29 @@ def by_deb(name, version, scratch, cache):
                 files[path] = archive.extractfile(one).read()
     rights = licence.DebianCopyright(about)
     # The globs are relative to the source package; a Go package's path begins with where it is imported from.
-    return Found(re.split("_", package.name)[1].replace("%3a", ":"), rights.said, files, lambda path: rights.is_permissive(re.sub(r"^[\w.-]+\.\w+/[^/]+/[^/]+/", "", path)))
+    return Found(
+        re.split("_", package.name)[1].replace("%3a", ":"),
+        rights.said,
+        files,
+        lambda path: rights.is_permissive(re.sub(r"^[\w.-]+\.\w+/[^/]+/[^/]+/", "", path)),
+    )
 
 
 def by_src(name, version, scratch, cache):
-    run(["apt-get", *of_source_lists(cache), "source", "-q", "-t", stable_release(cache), "--download-only", "--only-source", name if version == "*" else f"{name}={version}"], cwd=scratch)
+    run(
+        [
+            "apt-get",
+            *of_source_lists(cache),
+            "source",
+            "-q",
+            "-t",
+            stable_release(cache),
+            "--download-only",
+            "--only-source",
+            name if version == "*" else f"{name}={version}",
+        ],
+        cwd=scratch,
+    )
     files, about = {}, ""
     for path in sorted(scratch.glob("*.tar.*")):
         if path.suffix == ".asc":
@@ -153,8 +208,16 @@ def by_src(name, version, scratch, cache):
 def of_source_lists(cache):
     lists = cache / "apt"
     return [
-        "-o", f"Dir::Etc::sourcelist={lists}/source.sources", "-o", "Dir::Etc::sourceparts=-", "-o", f"Dir::State::lists={lists}/lists",
-        "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
+        "-o",
+        f"Dir::Etc::sourcelist={lists}/source.sources",
+        "-o",
+        "Dir::Etc::sourceparts=-",
+        "-o",
+        f"Dir::State::lists={lists}/lists",
+        "-o",
+        "Dir::Cache::pkgcache=",
+        "-o",
+        "Dir::Cache::srcpkgcache=",
     ]
 
 
@@ -207,7 +270,14 @@ def fetch(client, name, version, cache):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         found = CLIENTS[client](name, version, pathlib.Path(scratch), cache)
-    record = {"client": client, "name": name, "version": found.version, "licence": found.said, "n_files": 0, "n_bytes": 0}
+    record = {
+        "client": client,
+        "name": name,
+        "version": found.version,
+        "licence": found.said,
+        "n_files": 0,
+        "n_bytes": 0,
+    }
     record["is_permissive"] = found.is_permissive
     if record["is_permissive"]:
         for path, content in found.files.items():
@@ -227,12 +297,19 @@ def main():
     arguments.add_argument("cache", type=pathlib.Path)
     arguments.add_argument("--clients", default=",".join(CLIENTS))
     arguments.add_argument("--jobs", type=int, default=8)
-    arguments.add_argument("--pin", action="store_true", help="write the versions into packages.toml; drop what can't be had")
+    arguments.add_argument(
+        "--pin", action="store_true", help="write the versions into packages.toml; drop what can't be had"
+    )
     args = arguments.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
     args.cache = args.cache.resolve()
     listed = tomllib.loads(LIST.read_text())
-    wanted = [(client, name, version) for client, some in listed.items() if client in args.clients.split(",") for name, version in some.items()]
+    wanted = [
+        (client, name, version)
+        for client, some in listed.items()
+        if client in args.clients.split(",")
+        for name, version in some.items()
+    ]
     if any(client == "src" for client, _, _ in wanted):
         prepare_source_lists(args.cache)
     records, failed = [], []
@@ -240,7 +317,15 @@ def main():
     def one(item):
         try:
             records.append(fetch(*item, args.cache))
-        except (Failed, OSError, ValueError, KeyError, StopIteration, tarfile.TarError, subprocess.CalledProcessError) as error:
+        except (
+            Failed,
+            OSError,
+            ValueError,
+            KeyError,
+            StopIteration,
+            tarfile.TarError,
+            subprocess.CalledProcessError,
+        ) as error:
             failed.append((item, error))
             print(f"not had: {item[0]} {item[1]}: {error}", file=sys.stderr, flush=True)
 
@@ -248,11 +333,18 @@ def main():
         list(pool.map(one, wanted))
     sums = collections.Counter()
     for record in records:
-        kind = "taken" if record["is_permissive"] and record["n_files"] else "other licence" if not record["is_permissive"] else "no sources"
+        kind = (
+            "taken"
+            if record["is_permissive"] and record["n_files"]
+            else "other licence" if not record["is_permissive"] else "no sources"
+        )
         sums[record["client"], kind] += 1
         sums[record["client"], "bytes"] += record["n_bytes"]
         if kind != "taken":
-            print(f"{kind}: {record['client']} {record['name']} {record['version']}: {record['licence'][:80]!r}", file=sys.stderr)
+            print(
+                f"{kind}: {record['client']} {record['name']} {record['version']}: {record['licence'][:80]!r}",
+                file=sys.stderr,
+            )
     for (client, kind), count in sorted(sums.items()):
         print(client, kind, count)
     print("not had", len(failed))
@@ -261,7 +353,9 @@ def main():
 
 
 def pin(records):
-    versions = {(one["client"], one["name"]): one["version"] for one in records if one["is_permissive"] and one["n_files"]}
+    versions = {
+        (one["client"], one["name"]): one["version"] for one in records if one["is_permissive"] and one["n_files"]
+    }
     lines, client = [], None
     for line in LIST.read_text().splitlines():
         if line.startswith("["):

@@ -41,7 +41,10 @@ def is_permissive(said):
     while inner := re.search(r"\(([^()]*)\)", text):
         text = f"{text[: inner.start()]}{'MIT' if is_permissive(inner.group(1)) else 'GPL'}{text[inner.end() :]}"
     choices = re.split(r"\s+or\s+|/(?!libpng)|\s*\|\s*", text.strip("\"'"), flags=re.IGNORECASE)
-    return any(all(map(is_name_permissive, re.split(r"\s+and\s+|;|,(?!\s*version)", one, flags=re.IGNORECASE))) for one in choices)
+    return any(
+        all(map(is_name_permissive, re.split(r"\s+and\s+|;|,(?!\s*version)", one, flags=re.IGNORECASE)))
+        for one in choices
+    )
 
 
 def is_name_permissive(name):
@@ -56,7 +59,9 @@ def of_python(metadata):
         fields.setdefault(key, []).append(value)
     if "License-Expression" in fields:
         return fields["License-Expression"][0]
-    named = [value.rsplit("::", 1)[-1].strip() for value in fields.get("Classifier", []) if value.startswith("License ::")]
+    named = [
+        value.rsplit("::", 1)[-1].strip() for value in fields.get("Classifier", []) if value.startswith("License ::")
+    ]
     named = [value for value in named if value != "OSI Approved"]
     if named:
         return " and ".join(named)

@@ -72,7 +72,9 @@ def chosen_before(path, make):
     """Returns what `choose` found; it is the same for any number of tokens, and so is stored for the next time."""
     if path and path.exists():
         stored = json.loads(path.read_text())
-        return {project: [corpus.Source(*one) for one in files] for project, files in stored["kept"].items()}, stored["dropped"]
+        return {project: [corpus.Source(*one) for one in files] for project, files in stored["kept"].items()}, stored[
+            "dropped"
+        ]
     kept, dropped = make()
     if path:
         path.write_text(json.dumps({"kept": kept, "dropped": dict(dropped.most_common())}))
@@ -90,7 +92,7 @@ def family(project):
 
 
 def held_out(kept, rng):
-    """Returns the projects that nothing is trained on: six families or more in each language, of about 3 % of its bytes."""
+    """Returns the projects that nothing is trained on: in each language six families or more, about 3 % of its bytes."""
     sizes, families = collections.defaultdict(collections.Counter), collections.defaultdict(set)
     for project, files in kept.items():
         families[family(project)].add(project)
@@ -116,10 +118,16 @@ def plan(kept, chosen, n_tokens, rng):
     """Returns for each file how many documents are cut from it: [(project, [(source, n)])]."""
     weights = {}
     for language in SHARES:
-        some = {project: [(one, weight(one)) for one in files if group(one.language) == language] for project, files in kept.items() if project in chosen}
+        some = {
+            project: [(one, weight(one)) for one in files if group(one.language) == language]
+            for project, files in kept.items()
+            if project in chosen
+        }
         totals = {project: sum(w for _, w in files) for project, files in some.items()}
         most = MOST_OF_PROJECT * sum(totals.values())
-        scaled = {one: w * min(1, most / max(totals[project], 1)) for project, files in some.items() for one, w in files}
+        scaled = {
+            one: w * min(1, most / max(totals[project], 1)) for project, files in some.items() for one, w in files
+        }
         n_documents = n_tokens * SHARES[language] / N_MEAN_TOKENS
         rate = n_documents / max(sum(scaled.values()), 1e-9)
         weights.update({one: (w * rate, most_of(one)) for one, w in scaled.items()})
@@ -153,13 +161,30 @@ def cut(task):
     documents = []
     for language, some in itertools.groupby(sorted(made, key=lambda pair: pair[0]), key=lambda pair: pair[0]):
         documents += [(language, one) for one in examples.documents([draft for _, draft in some], Run.tokenizer)]
-    return [(language, one.kind, one.length_class(), array.array("H", one.ids).tobytes(), one.n_target) for language, one in documents]
+    return [
+        (language, one.kind, one.length_class(), array.array("H", one.ids).tobytes(), one.n_target)
+        for language, one in documents
+    ]
 
 
 def write(planned, out, split, pool, seed):
     """Writes one split; returns what was counted."""
-    counts = {"documents": 0, "tokens": 0, "targets": 0, "by_language": collections.Counter(), "by_kind": collections.Counter(), "by_class": collections.Counter(), "by_client": collections.Counter(), "files": sum(len(files) for _, files in planned), "projects": sum(bool(files) for _, files in planned)}
-    tasks = [(project, files[at : at + BATCH_FILES]) for project, files in planned for at in range(0, len(files), BATCH_FILES)]
+    counts = {
+        "documents": 0,
+        "tokens": 0,
+        "targets": 0,
+        "by_language": collections.Counter(),
+        "by_kind": collections.Counter(),
+        "by_class": collections.Counter(),
+        "by_client": collections.Counter(),
+        "files": sum(len(files) for _, files in planned),
+        "projects": sum(bool(files) for _, files in planned),
+    }
+    tasks = [
+        (project, files[at : at + BATCH_FILES])
+        for project, files in planned
+        for at in range(0, len(files), BATCH_FILES)
+    ]
     with open_all(out, split) as streams:
         for (project, _), documents in zip(tasks, pool.imap(cut, [(files, seed) for _, files in tasks])):
             for language, kind, longest, content, n_target in documents:
@@ -180,7 +205,10 @@ class open_all:
     """The files of a split, for each length: its tokens and its lengths."""
 
     def __init__(self, out, split):
-        self.streams = {longest: (open(out / f"{split}-{longest}.u16", "wb"), open(out / f"{split}-{longest}.len.u16", "wb")) for longest in examples.CLASSES}
+        self.streams = {
+            longest: (open(out / f"{split}-{longest}.u16", "wb"), open(out / f"{split}-{longest}.len.u16", "wb"))
+            for longest in examples.CLASSES
+        }
 
     def __enter__(self):
         return self.streams
@@ -204,17 +232,30 @@ def tiny_cache(folder):
     """A cache made of the repository's own examples and scripts, each folder a package."""
     for name in ("examples", "bench", "training", "crates/text", "crates/complete", "editors", "tests"):
         project = folder / "repository" / f"{name.replace('/', '+')}@0"
-        paths = [path for path in sorted((ROOT / name).rglob("*")) if path.suffix in corpus.LANGUAGES and "node_modules" not in path.parts]
+        paths = [
+            path
+            for path in sorted((ROOT / name).rglob("*"))
+            if path.suffix in corpus.LANGUAGES and "node_modules" not in path.parts
+        ]
         for path in paths:
             to = project / path.relative_to(ROOT / name)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, to)
-        record = {"client": "repository", "name": name, "version": "0", "licence": "Apache-2.0", "is_permissive": True, "n_files": len(paths)}
+        record = {
+            "client": "repository",
+            "name": name,
+            "version": "0",
+            "licence": "Apache-2.0",
+            "is_permissive": True,
+            "n_files": len(paths),
+        }
         (folder / "repository" / f"{name.replace('/', '+')}@0.json").write_text(json.dumps(record))
     return folder
 
 
-def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_count(), chosen=None, valid_share=HELD_OUT_SHARE):
+def prepare(
+    cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_count(), chosen=None, valid_share=HELD_OUT_SHARE
+):
     """Prepares everything; returns the card."""
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -222,7 +263,10 @@ def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_
     Run.cache, Run.tokenizer = cache, tokenizer
     Run.evaluations = corpus.Evaluations([path for path in evaluations if pathlib.Path(path).exists()])
     say = lambda text: print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
-    say(f"{len(records)} packages; {len(Run.evaluations.grams)} word n-grams and {len(Run.evaluations.windows)} runs of lines of the evaluations")
+    say(
+        f"{len(records)} packages; of the evaluations {len(Run.evaluations.grams)} runs of words and "
+        f"{len(Run.evaluations.windows)} of lines"
+    )
     with multiprocessing.Pool(n_jobs) as pool:
         kept, dropped = chosen_before(chosen, lambda: choose(pool.imap(look_at, sorted(records), chunksize=4)))
         say(f"{sum(map(len, kept.values()))} files kept, {sum(dropped.values())} dropped")
@@ -233,11 +277,15 @@ def prepare(cache, out, n_tokens, tokenizer, evaluations, seed=1, n_jobs=os.cpu_
         card["sources"] = {split: sources(kept, projects) for split, (projects, _) in splits.items()}
         for split, (projects, n) in splits.items():
             card[split] = write(plan(kept, projects, n, rng), out, split, pool, seed)
-            say(f"{split}: {card[split]['tokens']} tokens, {card[split]['documents']} documents, {card[split]['files']} files")
+            say(
+                ", ".join([split, *(f"{card[split][what]} {what}" for what in ("tokens", "documents", "files"))])
+            )
     copy_held_out(cache, kept, aside, out)
     card["packages"] = [
-        {key: record[key] for key in ("client", "name", "version", "licence")} | {"split": "valid" if project in aside else "train"}
-        for project, record in records.items() if project in kept
+        {key: record[key] for key in ("client", "name", "version", "licence")}
+        | {"split": "valid" if project in aside else "train"}
+        for project, record in records.items()
+        if project in kept
     ]
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
@@ -260,7 +308,12 @@ def main():
     arguments.add_argument("out", type=pathlib.Path, nargs="?")
     arguments.add_argument("--tokens", type=float, default=130e6, help="about how many tokens to train on")
     arguments.add_argument("--model", help="a GGUF with the model's vocabulary")
-    arguments.add_argument("--evaluations", nargs="*", default=[str(ROOT / path) for path in EVALUATIONS], help="files and folders whose text must not be in the data")
+    arguments.add_argument(
+        "--evaluations",
+        nargs="*",
+        default=[str(ROOT / path) for path in EVALUATIONS],
+        help="files and folders whose text must not be in the data",
+    )
     arguments.add_argument("--chosen", type=pathlib.Path, help="where the choice of files is stored, or was")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--tiny", action="store_true")
@@ -269,12 +322,22 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             scratch = pathlib.Path(scratch)
             tokenizer = vocabulary.read(args.model) if args.model else vocabulary.of_bytes()
-            card = prepare(tiny_cache(scratch / "cache"), args.out or args.cache or scratch / "out", 200_000, tokenizer, args.evaluations, args.seed, valid_share=0.5)
+            card = prepare(
+                tiny_cache(scratch / "cache"),
+                args.out or args.cache or scratch / "out",
+                200_000,
+                tokenizer,
+                args.evaluations,
+                args.seed,
+                valid_share=0.5,
+            )
             print(json.dumps({split: card[split]["tokens"] for split in ("train", "valid")}))
         return
     if not (args.cache and args.out and args.model):
         raise SystemExit("error: no CACHE, OUT or --model\nhint: prepare.py CACHE OUT --model MODEL.gguf")
-    prepare(args.cache, args.out, args.tokens, vocabulary.read(args.model), args.evaluations, args.seed, chosen=args.chosen)
+    prepare(
+        args.cache, args.out, args.tokens, vocabulary.read(args.model), args.evaluations, args.seed, chosen=args.chosen
+    )
 
 
 if __name__ == "__main__":

@@ -7,21 +7,59 @@ failing command's output is made up, as the mistake is.
 import re
 
 SYSTEM = "system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-FUNCTIONS = {
-    "function_definition", "function_item", "function_declaration", "method_definition", "method_declaration",
-}
+FUNCTIONS = {"function_definition", "function_item", "function_declaration", "method_definition", "method_declaration"}
 COMMANDS = {
     "python": ("pytest", "pytest -q", "python -m pytest tests/test_{stem}.py", "python3 -m unittest"),
     "rust": ("cargo test", "cargo nextest run", "cargo test {name}"),
-    "javascript": ("npm test", "node --test", "npx jest {stem}"), "typescript": ("npm test", "npx vitest run", "npx jest {stem}"),
-    "go": ("go test ./...", "go test", "go test -run Test{name}"), "c": ("make check", "make test", "./run_tests"),
+    "javascript": ("npm test", "node --test", "npx jest {stem}"),
+    "typescript": ("npm test", "npx vitest run", "npx jest {stem}"),
+    "go": ("go test ./...", "go test", "go test -run Test{name}"),
+    "c": ("make check", "make test", "./run_tests"),
 }
 SWAPS = [
-    ("==", "!="), ("<=", "<"), (">=", ">"), ("<", "<="), (">", ">="), ("<", ">"), ("+", "-"), ("-", "+"), ("*", "+"), ("/", "*"), ("&&", "||"),
-    ("||", "&&"), ("and", "or"), ("or", "and"), ("True", "False"), ("False", "True"), ("true", "false"), ("false", "true"),
-    ("min", "max"), ("max", "min"), ("+=", "-="), ("-=", "+="), ("is not", "is"), ("not in", "in"), ("0", "1"), ("1", "0"), ("1", "2"), ("is_some", "is_none"),
-    ("is_none", "is_some"), ("startswith", "endswith"), ("append", "extend"), ("any", "all"), ("all", "any"), ("first", "last"), ("break", "continue"),
-    ("nil", "err"), ("push", "unshift"), ("left", "right"), ("floor", "ceil"), ("start", "end"), ("end", "start"), ("..", "..="), ("++", "--"),
+    ("==", "!="),
+    ("<=", "<"),
+    (">=", ">"),
+    ("<", "<="),
+    (">", ">="),
+    ("<", ">"),
+    ("+", "-"),
+    ("-", "+"),
+    ("*", "+"),
+    ("/", "*"),
+    ("&&", "||"),
+    ("||", "&&"),
+    ("and", "or"),
+    ("or", "and"),
+    ("True", "False"),
+    ("False", "True"),
+    ("true", "false"),
+    ("false", "true"),
+    ("min", "max"),
+    ("max", "min"),
+    ("+=", "-="),
+    ("-=", "+="),
+    ("is not", "is"),
+    ("not in", "in"),
+    ("0", "1"),
+    ("1", "0"),
+    ("1", "2"),
+    ("is_some", "is_none"),
+    ("is_none", "is_some"),
+    ("startswith", "endswith"),
+    ("append", "extend"),
+    ("any", "all"),
+    ("all", "any"),
+    ("first", "last"),
+    ("break", "continue"),
+    ("nil", "err"),
+    ("push", "unshift"),
+    ("left", "right"),
+    ("floor", "ceil"),
+    ("start", "end"),
+    ("end", "start"),
+    ("..", "..="),
+    ("++", "--"),
 ]
 NAME = re.compile(r"\b[a-z_]\w{1,30}\b")
 KEYWORDS = set(
@@ -47,7 +85,14 @@ def conversation(page, first, last, n_longest, rng):
         return None
     language = page.language
     stem = name.lower()
-    path = {"python": f"{stem}.py", "rust": "src/lib.rs", "go": f"{stem}.go", "c": f"src/{stem}.c", "javascript": f"lib/{stem}.js", "typescript": f"src/{stem}.ts"}[language]
+    path = {
+        "python": f"{stem}.py",
+        "rust": "src/lib.rs",
+        "go": f"{stem}.go",
+        "c": f"src/{stem}.c",
+        "javascript": f"lib/{stem}.js",
+        "typescript": f"src/{stem}.ts",
+    }[language]
     command = rng.choice(COMMANDS[language]).format(stem=stem, name=name)
     question = f"`{command}` fails:\n{fenced('', output(language, name, stem, rng))}"
     n_left = n_longest - 2 * page.n_tokens(start, end) - 190
@@ -75,9 +120,20 @@ def function(page, first, last, n_longest, rng):
         start_char = len(content[: one.start_byte].decode())
         start = int(page.lines[page.line_of(start_char)])
         end = start_char + len(content[one.start_byte : one.end_byte].decode())
-        is_alone = not page.text[start:start_char].strip() or page.text[start:start_char].strip() in ("async", "static", "export")
+        is_alone = not page.text[start:start_char].strip() or page.text[start:start_char].strip() in (
+            "async",
+            "static",
+            "export",
+        )
         n_tokens = page.n_tokens(start, end)
-        if name and is_alone and 30 <= n_tokens and 2 * n_tokens + 190 <= n_longest and not one.has_error and "```" not in page.text[start:end]:
+        if (
+            name
+            and is_alone
+            and 30 <= n_tokens
+            and 2 * n_tokens + 190 <= n_longest
+            and not one.has_error
+            and "```" not in page.text[start:end]
+        ):
             word = re.search(r"[A-Za-z_]\w*(?=\s*\(|$)", name.text.decode(errors="replace"))
             if word:
                 return start, end, word.group()
@@ -105,7 +161,9 @@ def swap(body, rng):
 
 
 def recounted(body, rng):
-    return replaced(body, r"(?<![\w.\"'])\d{1,4}(?![\w.\"'])", lambda at: str(max(0, int(at.group()) + rng.choice([-1, 1]))), rng)
+    return replaced(
+        body, r"(?<![\w.\"'])\d{1,4}(?![\w.\"'])", lambda at: str(max(0, int(at.group()) + rng.choice([-1, 1]))), rng
+    )
 
 
 def undenied(body, rng):
@@ -121,12 +179,21 @@ def misnamed(body, rng):
     if len(set(names)) < 3:
         return None
     other = rng.choice(names)
-    return replaced(body, r"(?<![\w.\"'])(?:" + "|".join(map(re.escape, set(names) - {other})) + r")\b(?!\s*[(:\"'])", lambda _: other, rng)
+    return replaced(
+        body,
+        r"(?<![\w.\"'])(?:" + "|".join(map(re.escape, set(names) - {other})) + r")\b(?!\s*[(:\"'])",
+        lambda _: other,
+        rng,
+    )
 
 
 def replaced(body, pattern, new, rng):
     """Replaces one place that is not in a comment's line."""
-    places = [at for at in re.finditer(pattern, body) if not re.match(r"\s*(?:#|//|\*|/\*|\"\"\")", body[body.rfind("\n", 0, at.start()) + 1 :])]
+    places = [
+        at
+        for at in re.finditer(pattern, body)
+        if not re.match(r"\s*(?:#|//|\*|/\*|\"\"\")", body[body.rfind("\n", 0, at.start()) + 1 :])
+    ]
     if not places:
         return None
     at = rng.choice(places)
@@ -137,7 +204,16 @@ def output(language, name, stem, rng):
     """How a test that calls the function fails, in the words of the language's test runner."""
     line = rng.randint(5, 90)
     if language == "python":
-        error = rng.choice(["AssertionError", "AssertionError: assert False", "TypeError", "IndexError: list index out of range", "ValueError", "KeyError"])
+        error = rng.choice(
+            [
+                "AssertionError",
+                "AssertionError: assert False",
+                "TypeError",
+                "IndexError: list index out of range",
+                "ValueError",
+                "KeyError",
+            ]
+        )
         return f"    def test_{name}():\n>       assert {name}(value) == expected\nE       {error}\n\ntests/test_{stem}.py:{line}: {error.split(':')[0]}\nFAILED tests/test_{stem}.py::test_{name} - {error}"
     if language == "rust":
         return f"test tests::{name} ... FAILED\n\nthread 'tests::{name}' panicked at src/lib.rs:{line}:9:\nassertion `left == right` failed"

@@ -16,24 +16,38 @@ import tree_sitter_rust
 import tree_sitter_typescript
 
 GRAMMARS = {
-    "python": tree_sitter_python.language(), "rust": tree_sitter_rust.language(), "go": tree_sitter_go.language(),
-    "c": tree_sitter_c.language(), "javascript": tree_sitter_javascript.language(),
+    "python": tree_sitter_python.language(),
+    "rust": tree_sitter_rust.language(),
+    "go": tree_sitter_go.language(),
+    "c": tree_sitter_c.language(),
+    "javascript": tree_sitter_javascript.language(),
     "typescript": tree_sitter_typescript.language_tsx(),
 }
 KINDS = {"rest of a line": 45, "inside a line": 10, "lines": 20, "node": 15, "characters": 10}
 N_MAX_TOKENS = 120
-TRIVIAL = re.compile(r"^[\s{}()\[\];,:*/#\"'`=-]*(?:else|end|pass|break|continue|return|try|do|finally)?[\s{}()\[\];,:]*$")
-RARELY = re.compile(r"^\s*(?:import\b|from\s+\S+\s+import|use\s|#include|export \* from|package\b|//|#(?!define|if|\[)|\*|/\*|\"\"\"|const \w+ = require)")
+TRIVIAL = re.compile(
+    r"^[\s{}()\[\];,:*/#\"'`=-]*(?:else|end|pass|break|continue|return|try|do|finally)?[\s{}()\[\];,:]*$"
+)
+RARELY = re.compile(
+    r"^\s*(?:import\b|from\s+\S+\s+import|use\s|#include|export \* from|package\b|//|#(?!define|if|\[)|\*|/\*|\"\"\"|const \w+ = require)"
+)
 MOSTLY_SKIPPED = 0.75
 STOPS = re.compile(r"[)\]}\"'`,;>]|\b")
 
 
 # White space, letters in lower and in upper case, digits, and what is left, for the first 128 characters; others are letters.
 SPACE, LOWER, UPPER, DIGIT, OTHER = range(5)
-CLASSES = np.array([
-    SPACE if char.isspace() else DIGIT if char.isdigit() else UPPER if char.isupper() else LOWER if char.isalpha() else OTHER
-    for char in map(chr, range(128))
-] + [LOWER])
+CLASSES = np.array(
+    [
+        (
+            SPACE
+            if char.isspace()
+            else DIGIT if char.isdigit() else UPPER if char.isupper() else LOWER if char.isalpha() else OTHER
+        )
+        for char in map(chr, range(128))
+    ]
+    + [LOWER]
+)
 
 # How many tokens of the default model there are for each such start in four of five files, measured on 400 of them.
 TOKENS_A_START = {"python": 1.16, "rust": 1.25, "c": 1.3, "javascript": 1.25, "typescript": 1.17, "go": 1.3}
@@ -177,4 +191,10 @@ def characters(page, line_idx, rng):
     return start, min(start + int(2 ** rng.uniform(1, 7.5)), len(page.text))
 
 
-CUTS = {"rest of a line": rest_of_line, "inside a line": inside_line, "lines": whole_lines, "node": node, "characters": characters}
+CUTS = {
+    "rest of a line": rest_of_line,
+    "inside a line": inside_line,
+    "lines": whole_lines,
+    "node": node,
+    "characters": characters,
+}

@@ -62,7 +62,14 @@ def package(cache, client, name, files):
         to = cache / client / f"{name}@1" / path
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(text)
-    record = {"client": client, "name": name, "version": "1", "licence": "MIT", "is_permissive": True, "n_files": len(files)}
+    record = {
+        "client": client,
+        "name": name,
+        "version": "1",
+        "licence": "MIT",
+        "is_permissive": True,
+        "n_files": len(files),
+    }
     (cache / client / f"{name}@1.json").write_text(json.dumps(record))
 
 
@@ -213,7 +220,12 @@ class Corpus(unittest.TestCase):
                 lines = [f"    {a} = {marks[name]}({b}, {c})" for a, b, c in zip(words[::3], words[1::3], words[2::3])]
                 package(cache, "pip", name, {"a.py": "def one():\n" + "\n".join(lines) + "\n"})
             card = prepare.prepare(cache, out, 400_000, vocabulary.of_bytes(), [], n_jobs=1)
-            read = {split: b"".join(path.read_bytes() for path in sorted(out.glob(f"{split}-???*.u16")) if ".len" not in path.name) for split in ("train", "valid")}
+            read = {
+                split: b"".join(
+                    path.read_bytes() for path in sorted(out.glob(f"{split}-???*.u16")) if ".len" not in path.name
+                )
+                for split in ("train", "valid")
+            }
             lengths = [np.fromfile(path, "<u2").reshape(-1, 2) for path in sorted(out.glob("train-*.len.u16"))]
         tokenizer = vocabulary.of_bytes()
         texts = {split: tokenizer.decode(np.frombuffer(content, "<u2").tolist()) for split, content in read.items()}
@@ -225,12 +237,13 @@ class Corpus(unittest.TestCase):
         self.assertEqual(sum(int(one[:, 0].sum()) for one in lengths), len(read["train"]) // 2)
         self.assertEqual(card["train"]["tokens"], len(read["train"]) // 2)
 
-
     def test_packages_of_one_repository_are_on_the_same_side(self):
         for one, other, expected in [
-            ("cargo/bevy_ui@1", "cargo/bevy_render@2", True), ("npm/@antv+g2@1", "npm/@antv+x6@1", True),
+            ("cargo/bevy_ui@1", "cargo/bevy_render@2", True),
+            ("npm/@antv+g2@1", "npm/@antv+x6@1", True),
             ("deb/golang-github-docker-a-dev@1", "deb/golang-github-docker-b-dev@1", True),
-            ("cargo/serde@1", "pip/serde@1", False), ("npm/three@1", "npm/rxjs@1", False),
+            ("cargo/serde@1", "pip/serde@1", False),
+            ("npm/three@1", "npm/rxjs@1", False),
         ]:
             self.assertEqual(prepare.family(one) == prepare.family(other), expected, (one, other))
         kept = {
@@ -247,11 +260,29 @@ class Corpus(unittest.TestCase):
 class Licences(unittest.TestCase):
     def test_what_may_be_trained_on(self):
         for said, expected in [
-            ("MIT", True), ("MIT OR Apache-2.0", True), ("MIT/Apache-2.0", True), ("Apache-2.0 WITH LLVM-exception", True),
-            ("GPL-3.0 OR MIT", True), ("GPL-3.0", False), ("MIT AND LGPL-2.1", False), ("BSD License", True),
-            ("Apache Software License", True), ("", False), ("SEE LICENSE IN LICENSE.md", False), ("BSD-3-Clause", True),
-            ("(MIT OR EUPL-1.1+)", True), ("MPL-2.0", False), ("Expat and BSD-3-clause", True), ("BlueOak-1.0.0", False),
-            ("Permit-everything", False), ("(MIT OR Apache-2.0) AND MPL-2.0", False), ("(GPL-2.0 OR MIT) AND ISC", True), ("ISC AND (GPL-2.0 OR LGPL-2.1)", False), ("ISC", True), ("Python Software Foundation License", True), ("BUSL-1.1", False),
+            ("MIT", True),
+            ("MIT OR Apache-2.0", True),
+            ("MIT/Apache-2.0", True),
+            ("Apache-2.0 WITH LLVM-exception", True),
+            ("GPL-3.0 OR MIT", True),
+            ("GPL-3.0", False),
+            ("MIT AND LGPL-2.1", False),
+            ("BSD License", True),
+            ("Apache Software License", True),
+            ("", False),
+            ("SEE LICENSE IN LICENSE.md", False),
+            ("BSD-3-Clause", True),
+            ("(MIT OR EUPL-1.1+)", True),
+            ("MPL-2.0", False),
+            ("Expat and BSD-3-clause", True),
+            ("BlueOak-1.0.0", False),
+            ("Permit-everything", False),
+            ("(MIT OR Apache-2.0) AND MPL-2.0", False),
+            ("(GPL-2.0 OR MIT) AND ISC", True),
+            ("ISC AND (GPL-2.0 OR LGPL-2.1)", False),
+            ("ISC", True),
+            ("Python Software Foundation License", True),
+            ("BUSL-1.1", False),
         ]:
             self.assertEqual(licence.is_permissive(said), expected, said)
 
@@ -270,7 +301,13 @@ class Fetched(unittest.TestCase):
         self.assertEqual(list(fetch.best_of_each(files)), ["lib/b/c.js", "src/a.ts"])
 
     def test_tests_data_and_what_a_machine_wrote_stay_out(self):
-        for path, expected in [("a/b.py", True), ("a/testdata/b.go", False), ("x_pb2.py", False), ("a.min.js", False), ("vendor/x.go", False)]:
+        for path, expected in [
+            ("a/b.py", True),
+            ("a/testdata/b.go", False),
+            ("x_pb2.py", False),
+            ("a.min.js", False),
+            ("vendor/x.go", False),
+        ]:
             self.assertEqual(any(fetch.is_source(client, path) for client in fetch.ENDINGS), expected, path)
 
 

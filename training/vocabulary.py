@@ -53,9 +53,12 @@ def metadata(path):
 def cut_as_smollm(model):
     """A tokenizer whose text is cut as crates/engine/src/tokenizer/split.rs cuts it by the rule `smollm`."""
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -63,7 +66,9 @@ def cut_as_smollm(model):
 def of_bytes():
     """A vocabulary of the 256 bytes alone, behind as many specials, for tests without a model."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {f"<special {idx}>": idx for idx in range(N_SPECIALS)} | {one: N_SPECIALS + idx for idx, one in enumerate(letters)}
+    vocabulary = {f"<special {idx}>": idx for idx in range(N_SPECIALS)} | {
+        one: N_SPECIALS + idx for idx, one in enumerate(letters)
+    }
     return cut_as_smollm(models.BPE(vocabulary, []))
 
 
