@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -331,6 +332,8 @@ def main():
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(one, wanted))
+    for home in args.cache.glob("cargo-home-*"):
+        shutil.rmtree(home)
     sums = collections.Counter()
     for record in records:
         kind = (
