@@ -4,6 +4,8 @@ In, out: numpy arrays. A Q4_1 block is 32 weights d * q + m in 20 bytes: d, m [f
 the weights 0 to 15 and whose high halves are 16 to 31. A Q8_0 block is 32 weights d * q in 34 bytes: d [f16], q [i8].
 """
 
+import zlib
+
 import numpy as np
 
 N_WEIGHTS = 32
@@ -82,3 +84,8 @@ def read_scale_delta(raw, base):
     planes = np.frombuffer(raw, dtype=np.uint8).reshape(2, -1).astype(np.uint16)
     folded = planes[0] | (planes[1] << 8)
     return base + ((folded >> 1) ^ (0 - (folded & 1)).astype(np.uint16))
+
+
+def compressor(window_bits):
+    """Deflate for differences, in which nothing repeats: without a search for it, which costs time and some size."""
+    return zlib.compressobj(9, zlib.DEFLATED, window_bits, 9, zlib.Z_HUFFMAN_ONLY)

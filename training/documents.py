@@ -22,7 +22,7 @@ FILL_WEIGHT, CHAT_WEIGHT, REST_WEIGHT = 1.0, 0.5, 0.3
 
 @dataclass
 class Batch:
-    """`ids`: [N]; `places`: [R], whose next tokens `targets` count `weights`; `is_target`: [R], of which are asked for."""
+    """`ids`: [N]; `places`: [R], whose next tokens `targets` count `weights`, of which `is_target` are asked for."""
 
     ids: torch.Tensor
     n_padded: int
@@ -68,7 +68,7 @@ class Documents:
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def lay_out(self, n_padded, docs):
-        """Returns of each token, [n_docs, n_padded]: its id, the next one, whether that counts, and is asked for; kinds."""
+        """Returns [n_docs, n_padded]: each token, the next one, whether that counts, and is asked for; the kinds."""
         docs = torch.from_numpy(docs).to(self.device)
         start, n_tokens, n_target, kind = (column[docs][:, None] for column in self.columns)
         at = torch.arange(n_padded, device=self.device)

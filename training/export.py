@@ -1,22 +1,20 @@
 """A training's result on its way to `patch.py`: what differs from the base's blocks, compressed.
 
-In: `Weights`. Out: `result.json` and `result-N.xz` in a folder: one row of xz streams, cut anywhere, whose content is
-the sections that result.json names. Sections: `nibbles`, what is added to each weight's q, as Q4_1 packs them; `scales`,
+In: `Weights`. Out: `result.json` and `result-N.zlib` in a folder: one zlib stream, cut anywhere, whose content is the
+sections that result.json names. Sections: `nibbles`, what is added to each weight's q, as Q4_1 packs them; `scales`,
 how d and m moved (see blocks.py), if they did; `gains`, f32; `rows`, the Q8_0 bytes of three rows of the embedding.
 """
 
 import hashlib
 import json
-import lzma
-import os
-from concurrent.futures import ThreadPoolExecutor
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 import blocks
 
-N_STREAMS, MOST_BYTES = 16, 15 << 20
+MOST_BYTES = 15 << 20
 
 
 def write_result(weights, base_sha256, folder):
@@ -29,15 +27,13 @@ def write_result(weights, base_sha256, folder):
         sections["scales"] = b"".join(blocks.write_scale_delta(x.view(np.uint16), y.view(np.uint16)) for x, y in pairs)
     sections |= {"gains": gains.tobytes(), "rows": rows}
     content = b"".join(sections.values())
-    size = -(-len(content) // N_STREAMS)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pieces = [content[at : at + size] for at in range(0, len(content), size)]
-        packed = b"".join(pool.map(lambda piece: lzma.compress(piece, preset=6), pieces))
+    compressor = blocks.compressor(zlib.MAX_WBITS)
+    packed = compressor.compress(content) + compressor.flush()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for idx, at in enumerate(range(0, len(packed), MOST_BYTES)):
-        names.append(f"result-{idx}.xz")
+        names.append(f"result-{idx}.zlib")
         (folder / names[-1]).write_bytes(packed[at : at + MOST_BYTES])
     result = {
         "mode": weights.mode,
@@ -59,7 +55,7 @@ def read_result(folder):
     """Returns result.json and the sections by name; ValueError when the files are not whole."""
     folder = Path(folder)
     result = json.loads((folder / "result.json").read_text())
-    content = lzma.decompress(b"".join((folder / name).read_bytes() for name in result["files"]))
+    content = zlib.decompress(b"".join((folder / name).read_bytes() for name in result["files"]))
     if hashlib.sha256(content).hexdigest() != result["sha256"]:
         raise ValueError(f"{folder}: the result's files do not belong to its result.json: copy all of them again")
     sections, at = {}, 0

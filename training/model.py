@@ -6,18 +6,21 @@ that one compiled shape serves every T. Source: llama.cpp's build_llama; "norm" 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 import blocks
 import gguf
 
 # Each layer's matrices in this order, so that q, k, v and gate, up are one matrix each.
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# On a GPU never MATH: it would take the memory of every document's scores, and say nothing.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 # Ids that the base never saw, so that their rows are all alike: suffix, prefix, middle.
 FIRST_ROW, N_ROWS = 8, 3
 
@@ -108,7 +111,7 @@ def rms_norm(x, gain, epsilon):
 
 
 def before_attention(x, gain, w_qkv, cos, sin, epsilon, n_heads, n_kv_heads):
-    """x: [N, n_embd]; cos, sin: [N, 1, head_dim / 2]. Returns q [N, n_heads, head_dim], k and v [N, n_kv_heads, ...]."""
+    """x: [N, n_embd]; cos, sin: [N, 1, head_dim / 2]. Returns q: [N, n_heads, head_dim], k, v: [N, n_kv_heads, ...]."""
     head_dim = w_qkv.shape[0] // (n_heads + 2 * n_kv_heads)
     n_kv = n_kv_heads * head_dim
     qk, v = (rms_norm(x, gain, epsilon) @ w_qkv.t()).split([w_qkv.shape[0] - n_kv, n_kv], -1)
@@ -134,7 +137,7 @@ def attend(q, k, v, n_padded, groups_heads):
             x = x.repeat_interleave(n_heads // x.shape[1], 1)
         return x.view(-1, n_padded, x.shape[1], head_dim).transpose(1, 2)
 
-    with sdpa_kernel(BACKENDS):
+    with sdpa_kernel(BACKENDS if q.is_cuda else [*BACKENDS, SDPBackend.MATH]):
         out = F.scaled_dot_product_attention(rows(q), rows(k), rows(v), is_causal=True, enable_gqa=groups_heads)
     return out.transpose(1, 2).reshape(n_tokens, n_heads * head_dim)
 
@@ -171,13 +174,16 @@ class FrozenHead(torch.autograd.Function):
 
 
 class Functions:
-    """What a step calls, compiled or not."""
+    """What a step calls: compiled; or not, and then recomputed on the way back, since it would keep too much."""
 
     def __init__(self, compiled):
-        wrap = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
-        self.before, self.after = wrap(before_attention), wrap(after_attention)
-        self.softmax_gradient = wrap(softmax_gradient)
-        self.wrap, self.compiled = wrap, compiled
+        self.compiled = compiled
+        layer = self.wrap if compiled else (lambda f: partial(checkpoint, f, use_reentrant=False))
+        self.before, self.after = layer(before_attention), layer(after_attention)
+        self.softmax_gradient = self.wrap(softmax_gradient)
+
+    def wrap(self, function):
+        return torch.compile(function, dynamic=False) if self.compiled else function
 
 
 class Model:
@@ -221,7 +227,8 @@ class Model:
         return self.tables[n_tokens, n_padded]
 
     def embed(self, ids):
-        which = (ids[:, None] == torch.arange(FIRST_ROW, FIRST_ROW + N_ROWS, device=ids.device)).to(self.embedding.dtype)
+        row_ids = torch.arange(FIRST_ROW, FIRST_ROW + N_ROWS, device=ids.device)
+        which = (ids[:, None] == row_ids).to(self.embedding.dtype)
         plain = F.embedding(ids, self.embedding) * (1 - which.sum(1, keepdim=True))
         return plain + which @ round_rows(self.rows).to(plain.dtype)
 

@@ -4,8 +4,8 @@
 `pack.py make OUT MIB FILE...`: compresses the files and cuts them into OUT/piece-00, piece-01, ... of at most MIB MiB.
 `pack.py unpack FOLDER OUT`: makes the files of all pieces in FOLDER again, checks them, and says how long it took.
 
-The pieces one after another are a line of JSON, which names the files with their sizes and sha256 and the chunks' packed
-sizes, and the chunks: each an xz stream of 32 MiB of one file, so that all cores work on both ways.
+The pieces one after another are a line of JSON, which names the files with their sizes and sha256 and the chunks'
+packed sizes, and the chunks: each an xz stream of 32 MiB of one file, so that all cores work on both ways.
 """
 
 import hashlib

@@ -7,14 +7,15 @@
 A patch is a zip file with deflated entries. `patch.json` holds `format` 1, `base_sha256`, `base_bytes`,
 `result_sha256`, `result_bytes` and `ops`, whose outputs one after another are the result:
 
-    {"op": "copy", "offset", "len"}           bytes of the base
-    {"op": "insert", "len"}                   bytes of insert.bin
-    {"op": "xor", "offset", "len"}            bytes of the base, each xor one of xor.bin
-    {"op": "nibbles", "offset", "n_blocks"}   Q4_1 blocks of the base: d and m as they are; to both halves of each of the
-                                              16 bytes the halves of a byte of nibbles.bin are added modulo 16
-    {"op": "blocks", "offset", "n_blocks"}    likewise, and d and m move by scales.bin: for the op's d, then for its m, a
-                                              plane of low bytes and one of high bytes, [n_blocks] each, of what is added
-                                              to the f16's bits modulo 65536, folded: 0, -1, 1, -2, ... are 0, 1, 2, 3, ...
+    {"op": "copy", "offset", "len"}          bytes of the base
+    {"op": "insert", "len"}                  bytes of insert.bin
+    {"op": "xor", "offset", "len"}           bytes of the base, each xor one of xor.bin
+    {"op": "nibbles", "offset", "n_blocks"}  Q4_1 blocks of the base: d and m as they are; to both halves of each of
+                                             the 16 bytes the halves of a byte of nibbles.bin are added modulo 16
+    {"op": "blocks", "offset", "n_blocks"}   likewise, and d and m move by scales.bin: for the op's d, then for its m,
+                                             a plane of low bytes and one of high bytes, [n_blocks] each, of what is
+                                             added to the f16's bits modulo 65536, folded so that 0, -1, 1, -2, ...
+                                             are written as 0, 1, 2, 3, ...
 
 Offsets are in bytes from the base's beginning. Each op reads its entry on from where the last one stopped.
 """
@@ -23,6 +24,7 @@ import hashlib
 import json
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +112,7 @@ def metadata_of_result(metadata):
 
 
 def difference(base, new):
-    """The patch from one GGUF file's bytes to another's, which has the same tensors: a dict of patch.json and entries."""
+    """The patch from one GGUF file's bytes to another's with the same tensors: a dict of patch.json and entries."""
     old_header, new_header = gguf.read_header(base), gguf.read_header(new)
     ops = Ops()
     header_ops(ops, base, old_header, new, new_header)
@@ -244,13 +246,17 @@ def apply(base, patch):
 
 
 def write_patch(patch, path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("patch", *ENTRIES):
             # A fixed date, so that the same result makes the same patch.
             info = zipfile.ZipInfo("patch.json" if name == "patch" else f"{name}.bin", (2020, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             raw = json.dumps(patch[name]).encode() if name == "patch" else patch[name]
-            archive.writestr(info, raw, compresslevel=9)
+            info.file_size = len(raw)
+            with archive.open(info, "w") as entry:
+                # zipfile's own interface does not let the strategy be chosen.
+                entry._compressor = blocks.compressor(-zlib.MAX_WBITS)
+                entry.write(raw)
 
 
 def read_patch(path):

@@ -10,7 +10,7 @@ import blocks
 import gguf
 import pack
 import patch
-import tiny_file
+import random_model
 
 
 def changed(base, rng, with_scales):
@@ -32,7 +32,7 @@ def changed(base, rng, with_scales):
 
 class Patched(unittest.TestCase):
     def check(self, with_scales, expect_op):
-        base = tiny_file.base_file()
+        base = random_model.base_file()
         new = changed(base, np.random.default_rng(0), with_scales)
         made = patch.difference(base, new)
         ops = {op["op"] for op in made["patch"]["ops"]}
@@ -44,6 +44,19 @@ class Patched(unittest.TestCase):
             self.assertEqual(Path(f"{folder}/a.patch").read_bytes(), Path(f"{folder}/b.patch").read_bytes())
             self.assertEqual(patch.apply(base, patch.read_patch(f"{folder}/a.patch")), new)
 
+    def test_a_patch_is_about_as_small_as_its_entropy(self):
+        rng = np.random.default_rng(0)
+        nibbles = rng.choice(np.uint8([0, 1, 15]), 400_000, p=[0.88, 0.06, 0.06])
+        made = {"patch": {}, **dict.fromkeys(patch.ENTRIES, b"")}
+        made["nibbles"] = blocks.pack(nibbles.reshape(-1, 32)).tobytes()
+        with tempfile.TemporaryDirectory() as folder:
+            patch.write_patch(made, f"{folder}/a.patch")
+            n_bytes = Path(f"{folder}/a.patch").stat().st_size
+            self.assertEqual(patch.read_patch(f"{folder}/a.patch")["nibbles"], made["nibbles"])
+        shares = np.array([0.88, 0.06, 0.06])
+        entropy_bytes = -(shares * np.log2(shares)).sum() * 400_000 / 8
+        self.assertLess(n_bytes, 1.25 * entropy_bytes)
+
     def test_nibbles_alone_are_added(self):
         self.check(False, "nibbles")
 
@@ -51,20 +64,20 @@ class Patched(unittest.TestCase):
         self.check(True, "blocks")
 
     def test_nothing_changed_is_one_copy_beside_the_header(self):
-        base = tiny_file.base_file()
+        base = random_model.base_file()
         self.assertEqual([op["op"] for op in patch.difference(base, base)["patch"]["ops"]], ["insert", "copy"] * 2)
 
     def test_another_base_or_a_damaged_patch_is_refused(self):
-        base = tiny_file.base_file()
+        base = random_model.base_file()
         made = patch.difference(base, changed(base, np.random.default_rng(0), False))
         with self.assertRaisesRegex(ValueError, "another base"):
-            patch.apply(tiny_file.base_file(seed=1), made)
+            patch.apply(random_model.base_file(seed=1), made)
         made["nibbles"] = bytes([made["nibbles"][0] ^ 1]) + made["nibbles"][1:]
         with self.assertRaisesRegex(ValueError, "damaged"):
             patch.apply(base, made)
 
     def test_the_result_names_its_roles(self):
-        base = tiny_file.base_file()
+        base = random_model.base_file()
         header = gguf.read_header(changed(base, np.random.default_rng(0), False))
         self.assertEqual(header["tokenizer.ggml.tokens"][1][8:11], ["<fim_suffix>", "<fim_prefix>", "<fim_middle>"])
         roles = [header[f"tokenizer.ggml.fim_{role}_token_id"] for role in ("suf", "pre", "mid")]

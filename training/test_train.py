@@ -9,7 +9,7 @@ import torch
 
 import blocks
 import tiny
-import tiny_file
+import random_model
 from checkpoints import Checkpoints
 from documents import Documents, padded_lengths
 from model import FrozenHead, Functions, Model, attend, read_base, round_rows, softmax_gradient
@@ -19,7 +19,7 @@ F32 = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
 def trainee(mode="both"):
-    base = read_base(tiny_file.base_file())
+    base = read_base(random_model.base_file())
     weights = Weights(base, mode, Rates(0.5, 0.05), **F32)
     model = Model(base.shape, weights.out.view(-1), weights.small, torch.from_numpy(base.embedding))
     return base, weights, model

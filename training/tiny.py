@@ -13,17 +13,17 @@ import torch
 import blocks
 import patch
 from documents import MIDDLE, PREFIX, SUFFIX, TURN
-from tiny_file import N_VOCAB, base_file
+from random_model import N_VOCAB, SMOLLM2_135M, TINY, base_file
 
 N_STEPS = 60
 
 
-def write_documents(folder, split, n_docs, seed):
+def write_documents(folder, split, n_docs, seed, longest=120):
     """Documents of every kind, which count up from a random number: what is asked for can be known."""
     rng = np.random.default_rng(seed)
     tokens, lengths = [], []
     for _ in range(n_docs):
-        n, kind = int(rng.integers(24, 120)), rng.integers(4)
+        n, kind = int(rng.integers(24, longest)), rng.integers(4)
         count = (17 + (rng.integers(N_VOCAB) + np.arange(n)) % (N_VOCAB - 17)).tolist()
         a, b = sorted(rng.choice(np.arange(4, n - 4), 2, replace=False))
         before, middle, after = count[:a], count[a:b], count[b:]
@@ -39,18 +39,30 @@ def write_documents(folder, split, n_docs, seed):
     np.array(lengths, dtype="<u2").tofile(folder / f"{split}-256.len.u16")
 
 
+def write_all(folder, sizes=TINY, n_docs=4000, longest=120):
+    """Writes a base and documents for `train.py --base FOLDER/base.gguf --data FOLDER`."""
+    (folder / "base.gguf").write_bytes(base_file(sizes=sizes))
+    write_documents(folder, "train", n_docs, seed=1, longest=longest)
+    write_documents(folder, "valid", 60, seed=2, longest=longest)
+
+
 def trained(folder, modes):
     """Trains in `folder`; returns the summary and the trained weights."""
     import train
 
     folder = Path(folder)
-    (folder / "base.gguf").write_bytes(base_file())
-    write_documents(folder, "train", 4000, seed=1)
-    write_documents(folder, "valid", 60, seed=2)
+    write_all(folder)
     words = f"--base {folder}/base.gguf --data {folder} --out {folder}/out --modes {modes} --seconds 1e9 --bake 1e9"
     words += f" --batch 1024 --accum 2 --max-steps {N_STEPS} --valid-docs 60 --lr-grid 0.1 --lr-scales 0.02"
     words += " --device cpu --dtype float32 --no-compile"
     return train.run_all(train.arguments(words.split()))
+
+
+def probe(folder):
+    """Writes a random model of SmolLM2-135M's sizes, to see on a GPU how fast training runs, and in what memory."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_all(folder, SMOLLM2_135M, n_docs=20000, longest=1000)
 
 
 def patched(folder):
@@ -81,6 +93,7 @@ def main():
                 faults.append(f"{weights.mode}: the patched file's weights are not the trained ones")
             if not np.array_equal(new.gains, weights.gains.numpy()):
                 faults.append(f"{weights.mode}: the patched file's norms are not the trained ones")
-            print(f"{weights.mode}: loss {before} to {after}; changed {summary['result']['changed']:.3f} of the weights")
+            share = summary["result"]["changed"]
+            print(f"{weights.mode}: loss {before} to {after}; changed {share:.3f} of the weights")
     print(json.dumps({"faults": faults}))
     return 1 if faults else 0

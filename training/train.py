@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Teaches a Q4_1 model to fill in the middle, and writes what of its blocks is to be changed for that.
 
-In: the base GGUF; the folder that prepare.py wrote. Out, in --out: result.json and result-N.xz (see export.py),
+In: the base GGUF; the folder that prepare.py wrote. Out, in --out: result.json and result-N.zlib (see export.py),
 log.jsonl, summary.json. The result has the base's size and speed: it is the base with other numbers in its blocks.
 
 With --bake S every mode trains S seconds from the base, with a whole schedule of its own; the one with the least loss
@@ -29,7 +29,7 @@ from checkpoints import Checkpoints
 from documents import Documents
 from evaluate import evaluate
 from model import FrozenHead, Functions, Model, attend, read_base
-from weights import MODES, Rates, Weights
+from weights import MODES, Rates, Steps, Weights
 
 # The rates rise over this many steps, or this share of the run where that is shorter.
 N_WARM_STEPS, WARM_SHARE = 30, 0.05
@@ -56,6 +56,7 @@ class Run:
         self.device, self.dtype = torch.device(args.device), getattr(torch, args.dtype)
         self.embedding = torch.from_numpy(base.embedding).to(self.device, self.dtype)
         self.functions = Functions(args.compile)
+        self.steps = Steps(self.functions.wrap)
         self.groups_heads = groups_heads_here(self.device, self.dtype)
         self.rates = Rates(args.lr_grid, args.lr_scales)
         Path(args.out).mkdir(parents=True, exist_ok=True)
@@ -67,18 +68,24 @@ class Run:
 
     def trainee(self, mode):
         """The base with `mode` to be trained, compiled; without compilation where that fails."""
-        weights = Weights(self.base, mode, self.rates, self.device, self.dtype, self.functions.wrap)
+        weights = Weights(self.base, mode, self.rates, self.device, self.dtype, self.steps)
         model = Model(
             self.base.shape, weights.out.view(-1), weights.small, self.embedding, groups_heads=self.groups_heads
         )
-        began = time.monotonic()
+        began, fault = time.monotonic(), None
         try:
             self.warm_up(weights, model)
         except Exception as error:
             if not self.functions.compiled:
                 raise
-            say(f"compiling failed, going on without: {type(error).__name__}: {str(error)[:2000]}")
+            fault = f"{type(error).__name__}: {str(error)[:2000]}"
+        # Out of the handler, where the error no longer holds the memory of the step that failed.
+        if fault:
+            say(f"compiling failed, going on without: {fault}")
+            del weights, model
             self.functions = Functions(compiled=False)
+            self.steps = Steps()
+            torch.cuda.empty_cache()
             return self.trainee(mode)
         say(f"{mode}: ready after {time.monotonic() - began:.1f} s")
         return weights, model
@@ -227,6 +234,7 @@ def groups_heads_here(device, dtype):
 
 def judge(run, weights, model, summary, name):
     began = time.monotonic()
+    weights.refresh()
     scores = evaluate(model, run.held_out, run.args.valid_docs, run.args.batch)
     say(f"{name}: {json.dumps(scores)} ({time.monotonic() - began:.1f} s)")
     summary[name] = scores
@@ -315,12 +323,15 @@ def arguments(words=None):
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--resume", action="store_true", help="go on from WORK's checkpoint")
+    parser.add_argument("--probe", action="store_true", help="train a random base of full size, made in WORK")
     parser.add_argument("--tiny", action="store_true", help="train a tiny random model, to see that all of it works")
     args = parser.parse_args(words)
+    args.work = args.work or args.out
+    if args.probe:
+        args.base, args.data = f"{args.work}/base.gguf", args.work
     if not args.tiny and not (args.base and args.data and args.out):
         parser.error("give --base, --data and --out, or --tiny")
     args.places = args.places or args.batch * 4 // 15
-    args.work = args.work or args.out
     unknown = set(args.modes.split(",")) - set(MODES)
     if unknown:
         parser.error(f"unknown mode {', '.join(sorted(unknown))}: take {', '.join(MODES)}")
@@ -338,5 +349,9 @@ if __name__ == "__main__":
         import tiny
 
         sys.exit(tiny.main())
+    if chosen.probe:
+        import tiny
+
+        tiny.probe(chosen.work)
     signal.signal(signal.SIGTERM, stop)
     run_all(chosen)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import blocks
-from model import FIRST_ROW, N_ROWS
+from model import N_ROWS
 
 MODES = ("grid", "scales", "both")
 BETA_1, BETA_2, EPSILON = 0.9, 0.95, 1e-12
@@ -59,6 +59,17 @@ def step_scales(slope, out, u, d0, c0, a, a1, a2, b, b1, b2, rate, keep, correct
     out.copy_(d * u.round() + m)
 
 
+def sum_squares(slopes):
+    return slopes.float().square().sum()
+
+
+class Steps:
+    """The kernels of a step, each passed through `wrap` (torch.compile)."""
+
+    def __init__(self, wrap=lambda f: f):
+        self.grid, self.scales, self.sum_squares = wrap(step_grid), wrap(step_scales), wrap(sum_squares)
+
+
 @dataclass
 class Rates:
     """Learning rates: of u in grid steps, of a and b in shares of d."""
@@ -68,13 +79,13 @@ class Rates:
 
 
 class Weights:
-    """One mode's trained values and Adam's moments; `out`: [n_blocks, 32] in the compute type, `small`: gains and rows."""
+    """One mode's trained values and Adam's moments; `out`: [n_blocks, 32] in the compute type; `small`: gains, rows."""
 
-    def __init__(self, base, mode, rates, device, dtype, wrap=lambda f: f):
+    def __init__(self, base, mode, rates, device, dtype, steps=None):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r}: one of {', '.join(MODES)}")
         self.base, self.mode, self.rates, self.device = base, mode, rates, device
-        self.step_grid, self.step_scales, self.sum_squares = wrap(step_grid), wrap(step_scales), wrap(sum_squares)
+        self.steps = steps or Steps()
         n_blocks = len(base.q)
         self.out = torch.empty(n_blocks, blocks.N_WEIGHTS, device=device, dtype=dtype)
         self.small = torch.empty(base.gains.size + N_ROWS * base.shape.n_embd, device=device)
@@ -122,7 +133,7 @@ class Weights:
     def step(self, matrix_slopes, small_slopes, share):
         """Moves everything one step; `share` of the learning rates. Returns the gradient's norm, on the device.
 
-        A step whose gradient is not finite changes the moments a little and is counted in `n_bad`; it can spoil nothing.
+        A step whose gradient is not finite counts as one of zeros, and in `n_bad`; it can spoil nothing.
         """
         self.n_steps += 1
         n, numbers = self.n_steps, self.numbers
@@ -131,25 +142,26 @@ class Weights:
         numbers["c1"].fill_(1 / (1 - BETA_1**n))
         numbers["c2"].fill_(1 / (1 - BETA_2**n))
         slopes = matrix_slopes.view(-1, blocks.N_WEIGHTS)
-        norm = (self.sum_squares(slopes) + small_slopes.square().sum()).sqrt()
+        norm = (self.steps.sum_squares(slopes) + small_slopes.square().sum()).sqrt()
         is_good = norm.isfinite()
         self.n_bad += (~is_good).float()
         numbers["keep"].copy_(torch.where(is_good, 1 / norm.clamp_min(1), 0))
         state, keep, c1, c2 = self.state, numbers["keep"], numbers["c1"], numbers["c2"]
         if self.mode != "grid":
             scales = [state[name] for name in ("a", "a1", "a2", "b", "b1", "b2")]
-            self.step_scales(
+            self.steps.scales(
                 slopes, self.out, state["u"], self.d0, self.c0, *scales, numbers["rate_s"], keep, c1, c2
             )
         if self.mode != "scales":
             grid = [state[name] for name in ("u", "u1", "u2")]
-            self.step_grid(slopes, self.out, *grid, *self.d_m(), numbers["rate_u"], keep, c1, c2)
+            self.steps.grid(slopes, self.out, *grid, *self.d_m(), numbers["rate_u"], keep, c1, c2)
         small_slopes = torch.where(is_good, small_slopes * keep, 0)
         moved = adam(small_slopes, self.small, state["small1"], state["small2"], self.small_rate * share, c1, c2)
         for value, new in zip((self.small, state["small1"], state["small2"]), moved):
             value.copy_(new)
         return norm
 
+    @torch.no_grad()
     def refresh(self):
         """Computes `out` from what is trained."""
         d, m = self.d_m()
@@ -172,14 +184,3 @@ class Weights:
         q = self.state["u"].round().to(torch.uint8).cpu().numpy()
         rows = self.rows.cpu().numpy().reshape(-1, blocks.N_WEIGHTS)
         return q, d, m, self.gains.cpu().numpy(), blocks.write_q8_0(rows)
-
-
-def sum_squares(slopes):
-    return slopes.float().square().sum()
-
-
-def rows_span(base):
-    """Where the three rows' bytes stand in the base's file: (start, n_bytes)."""
-    embedding = base.header.tensor("token_embd.weight")
-    n_row = embedding.n_bytes // base.shape.n_vocab
-    return embedding.start + FIRST_ROW * n_row, N_ROWS * n_row
