@@ -17,7 +17,7 @@ CHAT, PLAIN = 2, 3
 GRAIN = 64
 # What a token's loss counts: what is to be filled in, a repaired function, and everything else, of which only as many
 # tokens are drawn as there are places left.
-FILL_WEIGHT, CHAT_WEIGHT, REST_WEIGHT = 1.0, 0.5, 0.3
+FILL_WEIGHT, CHAT_WEIGHT, REST_WEIGHT = 1.0, 0.5, 0.15
 
 
 @dataclass

@@ -57,6 +57,6 @@ def row_of(n_docs, n_tokens, loss, n_exact):
     return {
         "n_docs": int(n_docs),
         "n_tokens": int(n_tokens),
-        "nll": round(loss / max(n_tokens, 1), 4),
-        "exact": round(n_exact / n_docs, 4),
+        "nll": round(float(loss) / max(int(n_tokens), 1), 4),
+        "exact": round(float(n_exact) / int(n_docs), 4),
     }

@@ -58,7 +58,6 @@ class Run:
         self.functions = Functions(args.compile)
         self.steps = Steps(self.functions.wrap)
         self.groups_heads = groups_heads_here(self.device, self.dtype)
-        self.rates = Rates(args.lr_grid, args.lr_scales)
         Path(args.out).mkdir(parents=True, exist_ok=True)
         self.log = open(Path(args.out) / "log.jsonl", "a")
 
@@ -66,9 +65,10 @@ class Run:
         self.log.write(json.dumps(entry) + "\n")
         self.log.flush()
 
-    def trainee(self, mode):
-        """The base with `mode` to be trained, compiled; without compilation where that fails."""
-        weights = Weights(self.base, mode, self.rates, self.device, self.dtype, self.steps)
+    def trainee(self, spec):
+        """The base with what `spec` says to be trained, compiled; without compilation where that fails."""
+        mode, rates = mode_of(spec, self.args)
+        weights = Weights(self.base, mode, rates, self.device, self.dtype, self.steps)
         model = Model(
             self.base.shape, weights.out.view(-1), weights.small, self.embedding, groups_heads=self.groups_heads
         )
@@ -86,8 +86,8 @@ class Run:
             self.functions = Functions(compiled=False)
             self.steps = Steps()
             torch.cuda.empty_cache()
-            return self.trainee(mode)
-        say(f"{mode}: ready after {time.monotonic() - began:.1f} s")
+            return self.trainee(spec)
+        say(f"{spec}: ready after {time.monotonic() - began:.1f} s")
         return weights, model
 
     def warm_up(self, weights, model):
@@ -242,18 +242,24 @@ def judge(run, weights, model, summary, name):
     return scores
 
 
-def choose(run, modes, summary):
+def mode_of(spec, args):
+    """The mode and the rates that MODE[:LR_GRID[:LR_SCALES]] says."""
+    mode, grid, scales, *_ = *spec.split(":"), "", ""
+    return mode, Rates(float(grid or args.lr_grid), float(scales or args.lr_scales))
+
+
+def choose(run, specs, summary):
     """Trains each mode for --bake seconds; returns the one that fills held-out holes best."""
     best = {}
-    for mode in modes:
-        weights, model = run.trainee(mode)
-        summary.setdefault("bake", {})[mode] = train(run, weights, model, run.args.bake, None)
-        best[mode] = judge(run, weights, model, summary, f"bake-{mode}")["fim"]["nll"]
+    for spec in specs:
+        weights, model = run.trainee(spec)
+        summary.setdefault("bake", {})[spec] = train(run, weights, model, run.args.bake, None)
+        best[spec] = judge(run, weights, model, summary, f"bake-{spec}")["fim"]["nll"]
         del weights, model
         torch.cuda.empty_cache()
         if stopped:
             break
-    winner = min(best, key=lambda mode: best[mode] if np.isfinite(best[mode]) else np.inf)
+    winner = min(best, key=lambda spec: best[spec] if np.isfinite(best[spec]) else np.inf)
     say(f"chosen: {winner}, of {best}")
     return winner
 
@@ -270,10 +276,10 @@ def run_all(args):
     if run.device.type == "cuda":
         summary["device"] = torch.cuda.get_device_name()
     say(f"on {summary.get('device', 'cpu')}, heads grouped: {run.groups_heads}")
-    modes = args.modes.split(",")
-    mode = choose(run, modes, summary) if args.bake and len(modes) > 1 else modes[0]
+    specs = args.modes.split(",")
+    spec = choose(run, specs, summary) if args.bake and len(specs) > 1 else specs[0]
     checkpoints = Checkpoints(args.work)
-    weights, model = run.trainee(mode)
+    weights, model = run.trainee(spec)
     spent_s = 0.0
     if args.resume:
         spent_s = checkpoints.read(weights)
@@ -282,7 +288,7 @@ def run_all(args):
     seconds = args.seconds
     if args.deadline:
         seconds = min(seconds, spent_s + args.deadline - LAST_S - (time.monotonic() - started))
-    say(f"training {mode} for {seconds - spent_s:.0f} s")
+    say(f"training {spec} for {seconds - spent_s:.0f} s")
     summary["train"] = train(run, weights, model, max(seconds, 0.1), checkpoints, spent_s)
     summary["result"] = export.write_result(weights, run.base_sha256, args.out)
     for name in ("matrices", "gains"):
@@ -310,8 +316,8 @@ def arguments(words=None):
     parser.add_argument("--seconds", type=float, default=600, help="time of the training, without what comes before")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after the start at which all is written")
     parser.add_argument("--bake", type=float, default=0, help="seconds each mode gets to be chosen by")
-    parser.add_argument("--modes", default="grid", help=f"comma-separated: {', '.join(MODES)}")
-    parser.add_argument("--lr-grid", type=float, default=8e-3, help="of the weights, in grid steps")
+    parser.add_argument("--modes", default="both", help="MODE[:LR_GRID[:LR_SCALES]], more by commas; MODE: grid, scales, both")
+    parser.add_argument("--lr-grid", type=float, default=1.6e-2, help="of the weights, in grid steps")
     parser.add_argument("--lr-scales", type=float, default=2e-3, help="of the blocks' scales, in shares of them")
     parser.add_argument("--batch", type=int, default=61440, help="tokens of a batch, a multiple of 1024")
     parser.add_argument("--accum", type=int, default=2, help="batches of a step")
@@ -331,8 +337,8 @@ def arguments(words=None):
         args.base, args.data = f"{args.work}/base.gguf", args.work
     if not args.tiny and not (args.base and args.data and args.out):
         parser.error("give --base, --data and --out, or --tiny")
-    args.places = args.places or args.batch * 4 // 15
-    unknown = set(args.modes.split(",")) - set(MODES)
+    args.places = args.places or args.batch * 4 // 15 // N_HEAD_CHUNKS * N_HEAD_CHUNKS
+    unknown = {spec.split(":")[0] for spec in args.modes.split(",")} - set(MODES)
     if unknown:
         parser.error(f"unknown mode {', '.join(sorted(unknown))}: take {', '.join(MODES)}")
     return args
