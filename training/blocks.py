@@ -62,11 +62,11 @@ def write_q8_0(weights):
 
 def add_nibbles(packed, delta):
     """Adds the halves of two arrays of bytes, each half modulo 16."""
-    return ((packed + delta) & 15) | (((packed & 0xF0) + (delta & 0xF0)) & 0xF0)
+    return ((packed + delta) & 15) | ((packed + (delta & 0xF0)) & 0xF0)
 
 
 def subtract_nibbles(packed, base):
-    return ((packed - base) & 15) | (((packed & 0xF0) - (base & 0xF0)) & 0xF0)
+    return ((packed - base) & 15) | ((packed - (base & 0xF0)) & 0xF0)
 
 
 def write_scale_delta(scales, base):

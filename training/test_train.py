@@ -74,6 +74,7 @@ class Weighted(unittest.TestCase):
             checkpoints.wait()
             _, again, other = trainee()
             self.assertEqual(checkpoints.read(again), 12.5)
+        self.assertTrue(torch.equal(weights.out, again.out))
         other.matrix_slopes.copy_(model.matrix_slopes)
         other.small_slopes.copy_(model.small_slopes)
         for trained, at in ((weights, model), (again, other)):

@@ -316,7 +316,7 @@ def arguments(words=None):
     parser.add_argument("--seconds", type=float, default=600, help="time of the training, without what comes before")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after the start at which all is written")
     parser.add_argument("--bake", type=float, default=0, help="seconds each mode gets to be chosen by")
-    parser.add_argument("--modes", default="both", help="MODE[:LR_GRID[:LR_SCALES]], more by commas; MODE: grid, scales, both")
+    parser.add_argument("--modes", default="both", help="MODE[:LR_GRID[:LR_SCALES]],...; MODE: grid, scales, both")
     parser.add_argument("--lr-grid", type=float, default=1.6e-2, help="of the weights, in grid steps")
     parser.add_argument("--lr-scales", type=float, default=2e-3, help="of the blocks' scales, in shares of them")
     parser.add_argument("--batch", type=int, default=61440, help="tokens of a batch, a multiple of 1024")
