@@ -126,6 +126,12 @@ class Pieces(unittest.TestCase):
             self.assertEqual(pack.unpack(folder / "out", folder / "again"), ["train-256.u16", "base.gguf"])
             self.assertEqual((folder / "again" / "train-256.u16").read_bytes(), raw)
             self.assertEqual((folder / "again" / "base.gguf").read_bytes(), raw[:1001])
+            first = folder / "out" / "piece-00"
+            whole = first.read_bytes()
+            first.write_bytes(whole.replace(b'"sha256": "', b'"sha256": "0', 1))
+            with self.assertRaisesRegex(ValueError, "otherwise"):
+                pack.unpack(folder / "out", folder / "again")
+            first.write_bytes(whole)
             (folder / "out" / "piece-01").unlink()
             with self.assertRaisesRegex(ValueError, "all pieces"):
                 pack.unpack(folder / "out", folder / "again")
