@@ -32,6 +32,17 @@ class Weighted(unittest.TestCase):
             expect = blocks.weights_q4_1(base.q, base.d, base.m)
             np.testing.assert_array_equal(weights.out.numpy(), expect, mode)
 
+    def test_a_start_off_the_grid_changes_no_weight_but_lets_a_small_move_change_some(self):
+        moved = []
+        for dither in (0.0, 0.45):
+            base = read_base(random_model.base_file())
+            weights = Weights(base, "grid", Rates(0.2, 0, dither), **F32)
+            np.testing.assert_array_equal(weights.out.numpy(), blocks.weights_q4_1(base.q, base.d, base.m))
+            weights.step(torch.ones(base.n_weights), torch.zeros_like(weights.small), 1.0)
+            moved.append((weights.shipped()[0] != base.q).mean())
+        self.assertEqual(moved[0], 0)
+        self.assertAlmostEqual(moved[1], 0.15 / 0.9, delta=0.02)
+
     def test_what_is_computed_with_is_what_is_shipped(self):
         for mode in MODES:
             base, weights, model = trainee(mode)

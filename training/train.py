@@ -243,9 +243,9 @@ def judge(run, weights, model, summary, name):
 
 
 def mode_of(spec, args):
-    """The mode and the rates that MODE[:LR_GRID[:LR_SCALES]] says."""
-    mode, grid, scales, *_ = *spec.split(":"), "", ""
-    return mode, Rates(float(grid or args.lr_grid), float(scales or args.lr_scales))
+    """The mode and the rates that MODE[:LR_GRID[:LR_SCALES[:DITHER]]] says."""
+    mode, grid, scales, dither, *_ = *spec.split(":"), "", "", ""
+    return mode, Rates(float(grid or args.lr_grid), float(scales or args.lr_scales), float(dither or args.dither))
 
 
 def choose(run, specs, summary):
@@ -316,9 +316,10 @@ def arguments(words=None):
     parser.add_argument("--seconds", type=float, default=600, help="time of the training, without what comes before")
     parser.add_argument("--deadline", type=float, default=0, help="seconds after the start at which all is written")
     parser.add_argument("--bake", type=float, default=0, help="seconds each mode gets to be chosen by")
-    parser.add_argument("--modes", default="both", help="MODE[:LR_GRID[:LR_SCALES]],...; MODE: grid, scales, both")
+    parser.add_argument("--modes", default="both", help="MODE[:LR_GRID[:LR_SCALES[:DITHER]]],... of grid, scales, both")
     parser.add_argument("--lr-grid", type=float, default=1.6e-2, help="of the weights, in grid steps")
     parser.add_argument("--lr-scales", type=float, default=2e-3, help="of the blocks' scales, in shares of them")
+    parser.add_argument("--dither", type=float, default=0.45, help="how far from the grid weights start, below 0.5")
     parser.add_argument("--batch", type=int, default=61440, help="tokens of a batch, a multiple of 1024")
     parser.add_argument("--accum", type=int, default=2, help="batches of a step")
     parser.add_argument("--places", type=int, default=0, help="tokens of a batch whose loss counts (default: 4 of 15)")

@@ -72,10 +72,15 @@ class Steps:
 
 @dataclass
 class Rates:
-    """Learning rates: of u in grid steps, of a and b in shares of d."""
+    """Learning rates: of u in grid steps, of a and b in shares of d; and how far from q u may start, in grid steps.
+
+    A start off the grid's points changes no weight yet. But then a small move that many weights make together takes
+    some of them over to the next point, where from the middle it would take none of them.
+    """
 
     grid: float
     scales: float
+    dither: float = 0.0
 
 
 class Weights:
@@ -109,6 +114,11 @@ class Weights:
         for value in self.state.values():
             value.zero_()
         self.state["u"].copy_(torch.from_numpy(self.base.q))
+        if self.mode != "scales":
+            on_device = torch.Generator(device=self.device).manual_seed(6)
+            reach = self.rates.dither
+            start = torch.empty_like(self.state["u1"]).uniform_(-reach, reach, generator=on_device)
+            self.state["u"].add_(start).clamp_(0, 15)
         self.refresh()
         width = self.base.shape.n_embd
         generator = torch.Generator().manual_seed(6)
