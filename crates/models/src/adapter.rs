@@ -4,7 +4,7 @@
 //! Never: a file out of another base than the adapter's.
 //!
 //! An adapter is a zip. `patch.json` tells what the result is made of, in its order: bytes of the base, bytes that are
-//! new, and blocks of Q4_1 whose sixteenths differ. So the result is as large and as fast as its base, and a file like
+//! new, and blocks of Q4_1 whose sixteenths, or scales too, differ. So the result is as large and as fast as its base, and a file like
 //! any other. `training/patch.py` makes them.
 
 use std::fs::File;
@@ -19,7 +19,8 @@ use crate::sha256::{CopyError, copy_and_hash};
 use crate::{CancelFlag, Entry, Error, Progress};
 
 /// The adapters that come with Tandem, by name.
-const BUILT_IN: &[(&str, &[u8])] = &[];
+const BUILT_IN: &[(&str, &[u8])] =
+    &[("smollm2-135m-fim", include_bytes!("../adapters/smollm2-135m-fim.patch"))];
 
 /// A block of Q4_1: two f16 and 32 numbers of four bits.
 const N_BLOCK_BYTES: usize = 20;
@@ -54,6 +55,10 @@ enum Op {
     Insert { len: u64 },
     /// Blocks of Q4_1: the base's scales, and its numbers plus the next ones of `nibbles.bin`, modulo 16.
     Nibbles { offset: u64, n_blocks: u64 },
+    /// Blocks of Q4_1 likewise, whose scales move too, by the next numbers of `scales.bin`: for all blocks' first scale,
+    /// then for their second one, a plane of low bytes and one of high bytes. Each is folded: 0, 1, 2, 3, … stand for
+    /// 0, -1, 1, -2, … to be added to the bits.
+    Blocks { offset: u64, n_blocks: u64 },
     /// Bytes of the base, each xor the next one of `xor.bin`.
     Xor { offset: u64, len: u64 },
 }
@@ -111,16 +116,22 @@ impl Adapter {
 
     /// Returns the bytes of the model that the adapter makes of a base's.
     fn result(&mut self, base: &[u8]) -> Result<Vec<u8>, Error> {
-        let (insert, nibbles, xor) =
-            (self.part("insert.bin")?, self.part("nibbles.bin")?, self.part("xor.bin")?);
-        let (mut insert, mut nibbles, mut xor) = (&insert[..], &nibbles[..], &xor[..]);
+        let parts = ["insert.bin", "nibbles.bin", "scales.bin", "xor.bin"].map(|part| self.part(part));
+        let [insert, nibbles, scales, xor] = parts;
+        let (insert, nibbles, scales, xor) = (insert?, nibbles?, scales?, xor?);
+        let (mut insert, mut nibbles, mut scales, mut xor) =
+            (&insert[..], &nibbles[..], &scales[..], &xor[..]);
         let mut result = Vec::with_capacity(base.len());
         for op in &self.plan.ops {
             let is_within = match *op {
                 Op::Copy { offset, len } => copy(&mut result, base, offset, len),
                 Op::Insert { len } => insert_next(&mut result, &mut insert, len),
                 Op::Nibbles { offset, n_blocks } => {
-                    add_nibbles(&mut result, base, offset, n_blocks, &mut nibbles)
+                    add_to_numbers(&mut result, base, offset, n_blocks, &mut nibbles)
+                }
+                Op::Blocks { offset, n_blocks } => {
+                    add_to_numbers(&mut result, base, offset, n_blocks, &mut nibbles)
+                        .and_then(|()| add_to_scales(&mut result, n_blocks, &mut scales))
                 }
                 Op::Xor { offset, len } => xor_next(&mut result, base, offset, len, &mut xor),
             };
@@ -152,14 +163,14 @@ fn insert_next(result: &mut Vec<u8>, insert: &mut &[u8], len: u64) -> Option<()>
     Some(())
 }
 
-fn add_nibbles(
+fn add_to_numbers(
     result: &mut Vec<u8>,
     base: &[u8],
     offset: u64,
     n_blocks: u64,
     nibbles: &mut &[u8],
 ) -> Option<()> {
-    let blocks = within(base, offset, n_blocks.checked_mul(N_BLOCK_BYTES as u64)?)?;
+    let blocks = blocks(base, offset, n_blocks)?;
     for block in blocks.chunks_exact(N_BLOCK_BYTES) {
         let (scales, numbers) = block.split_at(N_SCALE_BYTES);
         let deltas = nibbles.split_off(..numbers.len())?;
@@ -171,6 +182,26 @@ fn add_nibbles(
         }));
     }
     Some(())
+}
+
+/// Moves the scales of the last `n_blocks` blocks of the result.
+fn add_to_scales(result: &mut [u8], n_blocks: u64, scales: &mut &[u8]) -> Option<()> {
+    let n_blocks = usize::try_from(n_blocks).ok()?;
+    let start = result.len().checked_sub(n_blocks.checked_mul(N_BLOCK_BYTES)?)?;
+    for at in [0, 2] {
+        let (low, high) = (scales.split_off(..n_blocks)?, scales.split_off(..n_blocks)?);
+        let folded = low.iter().zip(high).map(|(low, high)| u16::from_le_bytes([*low, *high]));
+        for (block, folded) in result[start..].chunks_exact_mut(N_BLOCK_BYTES).zip(folded) {
+            let moved = if folded % 2 == 0 { folded / 2 } else { !(folded / 2) };
+            let bits = u16::from_le_bytes([block[at], block[at + 1]]).wrapping_add(moved);
+            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        }
+    }
+    Some(())
+}
+
+fn blocks(base: &[u8], offset: u64, n_blocks: u64) -> Option<&[u8]> {
+    within(base, offset, n_blocks.checked_mul(N_BLOCK_BYTES as u64)?)
 }
 
 fn xor_next(result: &mut Vec<u8>, base: &[u8], offset: u64, len: u64, xor: &mut &[u8]) -> Option<()> {
@@ -235,12 +266,32 @@ mod tests {
     }
 
     #[test]
+    fn scales_move_by_folded_numbers_in_planes() {
+        let mut base = vec![7; 40];
+        for (scale, at) in [(0x00ff_u16, 0), (0x1000, 2), (5, 20), (0xffff, 22)] {
+            base[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        // +1 and -3 for the first scales, +256 and +2 for the second ones.
+        let scales = [2, 5, 0, 0, 0, 4, 2, 0];
+        let parts: [(&str, &[u8]); 2] = [("nibbles.bin", &[0; 32]), ("scales.bin", &scales)];
+        let op = r#"{"op": "blocks", "offset": 0, "n_blocks": 2}"#;
+        let result = adapter(&plan(op), &parts).expect("sound").result(&base).expect("within");
+        let scale = |at: usize| u16::from_le_bytes([result[at], result[at + 1]]);
+        assert_eq!([0, 2, 20, 22].map(scale), [0x0100, 0x1100, 2, 1]);
+        assert_eq!((&result[4..20], &result[24..]), (&[7; 16][..], &[7; 16][..]));
+    }
+
+    #[test]
     fn what_goes_beyond_an_end_is_refused() {
         for (op, parts) in [
             (r#"{"op": "copy", "offset": 1, "len": 20}"#, vec![]),
             (r#"{"op": "copy", "offset": 18446744073709551615, "len": 2}"#, vec![]),
             (r#"{"op": "nibbles", "offset": 0, "n_blocks": 922337203685477581}"#, vec![]),
             (r#"{"op": "nibbles", "offset": 0, "n_blocks": 1}"#, vec![("nibbles.bin", &[0; 15][..])]),
+            (
+                r#"{"op": "blocks", "offset": 0, "n_blocks": 1}"#,
+                vec![("nibbles.bin", &[0; 16][..]), ("scales.bin", &[0; 3][..])],
+            ),
             (r#"{"op": "xor", "offset": 0, "len": 2}"#, vec![("xor.bin", &[0][..])]),
             (r#"{"op": "insert", "len": 1}"#, vec![]),
         ] {

@@ -181,7 +181,7 @@ mod tests {
     fn the_built_in_catalogue_pins_its_default() {
         let catalogue = load("").expect("the built-in catalogue is sound");
         let entry = catalogue.default_entry();
-        assert_eq!(entry.name, "smollm2-135m-instruct");
+        assert_eq!(entry.name, "smollm2-135m-fim");
         assert_eq!(entry.source.file_name(), "SmolLM2-135M-Instruct.Q4_1.gguf");
         assert!(catalogue.entries().iter().all(|entry| entry.bytes.is_some()));
         assert!(catalogue.entries().iter().all(|entry| entry.licence.is_some()));
@@ -209,7 +209,7 @@ mod tests {
         let shadowing = catalogue.entry("smollm2-135m-instruct").expect("listed");
         assert_eq!(shadowing.origin, Origin::User);
         assert_eq!(shadowing.source, Source::Path("/m/own.gguf".into()));
-        assert_eq!(catalogue.entries().len(), 2);
+        assert_eq!(catalogue.entries().len(), 3);
     }
 
     #[test]
