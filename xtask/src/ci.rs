@@ -37,11 +37,12 @@ const STEPS: &[Step] = &[
     Step { name: "eval", run: eval::run },
     Step { name: "remote", run: run_remote },
     Step { name: "windows", run: run_windows },
+    Step { name: "cuda", run: run_cuda },
 ];
 
-/// The steps that run only where they are named: the one builds llama.cpp, 8 minutes of one core, the other checks all
-/// dependencies again.
-const ON_REQUEST: &[&str] = &["remote", "windows"];
+/// The steps that run only where they are named: the one builds llama.cpp, 8 minutes of one core, the others check
+/// all dependencies again.
+const ON_REQUEST: &[&str] = &["remote", "windows", "cuda"];
 /// The target that Debian has a C compiler for.
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
@@ -99,6 +100,19 @@ fn run_windows(root: &Path) -> Result<Closing, String> {
     }
     cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "cli"])?;
     cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "serve", "--lib", "--tests"])
+}
+
+/// Builds and tests what runs on a GPU of NVIDIA, on one that the CPU plays: nothing of CUDA is needed.
+fn run_cuda(root: &Path) -> Result<Closing, String> {
+    let clippy = ["clippy", "--locked", "--features", "cuda", "--package", "cli", "--package", "engine"];
+    cargo(root, &[&clippy[..], &["--all-targets", "--", "--deny", "warnings"]].concat())?;
+    let mut command = cargo_command(root);
+    command.args(["test", "--locked", "--features", "cuda", "--package", "engine", "--", "gpu::", "cuda::"]);
+    let status = command.env("TANDEM_TEST_MODEL", model::path(root)?).status();
+    match status.map_err(|error| format!("cannot run cargo: {error}"))? {
+        status if status.success() => Ok(Closing::new()),
+        status => Err(format!("cargo test: {status}")),
+    }
 }
 
 /// Runs the selected steps.

@@ -2,6 +2,8 @@
 //!
 //! In: a model, token counts, depths. Out: medians in tokens per second on stdout, or every run as JSON or CSV.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod replay;
 mod riders;
 
@@ -54,6 +56,8 @@ pub(crate) struct BenchArgs {
 #[derive(Subcommand, Debug)]
 enum BenchCommand {
     Replay(replay::ReplayArgs),
+    #[cfg(feature = "cuda")]
+    Gpu(gpu::GpuArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
@@ -72,10 +76,13 @@ struct Measured {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
-    if let Some(BenchCommand::Replay(args)) = &args.command {
-        return replay::run(args);
+    match &args.command {
+        Some(BenchCommand::Replay(args)) => return replay::run(args),
+        #[cfg(feature = "cuda")]
+        Some(BenchCommand::Gpu(args)) => return gpu::run(args),
+        None => {}
     }
-    let kv_type = args.model.kv_type()?;
+    let (kv_type, device) = (args.model.kv_type()?, args.model.device()?);
     let installed = ensure_with_progress(args.model.model.as_deref(), args.model.offline)?;
     if args.model.draft_model.is_some() && !args.riders {
         return Err(Failure::usage("a draft model has no part in what is measured")
@@ -84,19 +91,20 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     if args.riders {
         let options = EngineOptions { kv: KvType::F16, ..args.model.engine_options()? };
         let engine = Engine::load(&installed.path, options, &mut |_| {})?;
-        riders::run(&engine, &installed.path)?;
+        riders::run(&engine, &installed.path, device)?;
         return Ok(code::OK);
     }
     let deepest = args.depth.iter().max().copied().unwrap_or(0);
     let started = Instant::now();
-    let mut bench =
-        Bench::load(&installed.path, deepest + args.pp.max(args.tg).max(args.rows), args.threads, kv_type)?;
+    let n_max_tokens = deepest + args.pp.max(args.tg).max(args.rows);
+    let mut bench = Bench::load(&installed.path, n_max_tokens, args.threads, kv_type, device)?;
     let mut all = Vec::new();
     all.push(Measured { name: "load".into(), depth: 0, n_tokens: 0, runs: vec![started.elapsed()] });
-    let (_, n_bytes) = bench.read_weights();
-    // Often enough to find a moment when nobody else reads.
-    let runs = (0..args.repeat.max(9)).map(|_| bench.read_weights().0).collect();
-    all.push(Measured { name: "read".into(), depth: 0, n_tokens: 0, runs });
+    if bench.read_weights().is_some() {
+        // Often enough to find a moment when nobody else reads.
+        let runs = (0..args.repeat.max(9)).filter_map(|_| bench.read_weights()).collect();
+        all.push(Measured { name: "read".into(), depth: 0, n_tokens: 0, runs });
+    }
     for &depth in &args.depth {
         let mut measure =
             |name: String, n_tokens: usize, run: &mut dyn FnMut() -> Result<Duration, engine::Error>| {
@@ -114,18 +122,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
             measure(format!("T({n_rows})"), n_rows, &mut || bench.verify(n_rows, depth))?;
         }
     }
-    print(args, &installed.path.display().to_string(), n_bytes, &bench, &all)?;
+    print(args, &installed.path.display().to_string(), &bench, &all)?;
     Ok(code::OK)
 }
 
-fn print(
-    args: &BenchArgs,
-    path: &str,
-    n_bytes: usize,
-    bench: &Bench,
-    all: &[Measured],
-) -> Result<(), Failure> {
+fn print(args: &BenchArgs, path: &str, bench: &Bench, all: &[Measured]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
+    let n_bytes = bench.n_weight_bytes();
     let (kv, kv_bytes) = (bench.kv_type().name(), bench.kv_bytes_per_token());
     match args.format {
         Format::Text => {

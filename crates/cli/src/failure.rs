@@ -84,7 +84,7 @@ impl From<engine::Error> for Failure {
             engine::Error::Candle(_) | engine::Error::Gone | engine::Error::KvFull(_) => code::INTERNAL,
             engine::Error::Busy { .. } | engine::Error::Link { .. } => code::INTERNAL,
             engine::Error::EmptyPrompt | engine::Error::UnknownToken(_) => code::INTERNAL,
-            engine::Error::Step(_) => code::INTERNAL,
+            engine::Error::Step(_) | engine::Error::NoGpu(_) | engine::Error::Gpu(_) => code::INTERNAL,
             engine::Error::PromptTooLong { .. } | engine::Error::Grammar(_) => code::USAGE,
             engine::Error::Io { .. }
             | engine::Error::Gguf { .. }

@@ -1,6 +1,6 @@
 //! The model a command runs on: chosen, fetched if need be, and run by the server that all share, or in this process.
 //!
-//! In: `--model`, `--kv`, `--draft-model`, `--in-process`, and the variables that stand in for them. Out: the engine.
+//! In: `--model`, `--kv`, `--draft-model`, `--device`, `--in-process`, and the variables that stand in for them. Out: the engine.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Write as _};
 use ::models::{Dirs, Origin};
 use ::serve::{Address, ModelFile, Starter};
 use clap::Args;
-use engine::{Engine, EngineOptions, KvType, LoadProgress};
+use engine::{Device, Engine, EngineOptions, KvType, LoadProgress};
 use models::Installed;
 
 use crate::failure::Failure;
@@ -31,6 +31,9 @@ pub(crate) struct ModelArgs {
     /// an installed model; the answers are the same. TANDEM_DRAFT_MODEL does the same
     #[arg(long, value_name = "FILE")]
     pub(crate) draft_model: Option<String>,
+    /// Where the model runs: auto, cpu or cuda; TANDEM_DEVICE does the same
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
 }
 
 impl ModelArgs {
@@ -42,7 +45,18 @@ impl ModelArgs {
             Some(name) => Some(ensure_with_progress(Some(&name), true)?.path),
             None => None,
         };
-        Ok(EngineOptions { n_ctx: None, kv: self.kv_type()?, draft_model })
+        Ok(EngineOptions { n_ctx: None, kv: self.kv_type()?, draft_model, device: self.device()? })
+    }
+
+    /// Returns where the model runs: as said, else as `TANDEM_DEVICE` says, else on a GPU if there is one.
+    pub(crate) fn device(&self) -> Result<Device, Failure> {
+        let variable = std::env::var_os("TANDEM_DEVICE").filter(|name| !name.is_empty());
+        match (self.device, variable) {
+            (Some(device), _) => Ok(device),
+            (None, Some(name)) => (name.to_string_lossy().parse())
+                .map_err(|error| Failure::usage(format!("TANDEM_DEVICE is wrong: {error}"))),
+            (None, None) => Ok(Device::default()),
+        }
     }
 
     /// Returns the draft model as said, else as `TANDEM_DRAFT_MODEL` says.
@@ -88,6 +102,7 @@ impl EngineArgs {
         self.model.model.is_some()
             || self.model.kv.is_some()
             || self.model.draft_model.is_some()
+            || self.model.device.is_some()
             || self.in_process
     }
 
@@ -140,7 +155,9 @@ pub(crate) fn share_or_load(
         let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
         format!("the model is loaded in this process and not shared: {}{hint}", failure.message)
     });
-    Ok((engine, why))
+    let remarks: Vec<String> = why.into_iter().chain(engine.remark().map(str::to_owned)).collect();
+    let remark = (!remarks.is_empty()).then(|| remarks.join("\n"));
+    Ok((engine, remark))
 }
 
 /// Returns the engine of the model's server, which is started if there is none, and what is not as it was asked for.
@@ -158,6 +175,9 @@ pub(crate) fn share(
     let mut args = ["serve", "--detached", "--offline", "--model"].map(Into::into).to_vec();
     args.push(name);
     args.extend(["--kv".into(), kv.name().into()]);
+    if options.device != Device::default() {
+        args.extend(["--device".into(), options.device.name().into()]);
+    }
     if let Some(path) = &options.draft_model {
         args.extend(["--draft-model".into(), std::path::absolute(path)?.into()]);
     }

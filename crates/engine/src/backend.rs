@@ -4,10 +4,14 @@
 
 mod attention;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub(crate) mod float;
 mod weights;
 
 pub use cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaBackend;
 
 use crate::{Error, KvPool, Logits, StepBatch};
 

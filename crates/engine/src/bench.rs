@@ -4,12 +4,19 @@
 //! Never: loads anything but the model; asserts a time.
 //! Thread: the caller's, and the threads a step borrows.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use std::num::NonZero;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cuda")]
+pub use gpu::{Agreement, Bits};
+
+use crate::device::{self, Place};
 use crate::{
-    Backend, CpuBackend, DraftExtent, Drafter as _, EditDrafter, Error, Gguf, KvPool, KvType, Logits,
+    CpuBackend, Device, DraftExtent, Drafter as _, EditDrafter, Error, Gguf, KvPool, KvType, Logits,
     MatchOdds, ModelSpec, RowSpan, Sequence, StepBatch, StepControl, StepCosts, TokenId,
 };
 
@@ -18,7 +25,7 @@ const N_MAX_ROWS: usize = 512;
 
 /// A model loaded to be measured.
 pub struct Bench {
-    backend: CpuBackend,
+    place: Place,
     kv: KvPool,
     spec: ModelSpec,
     sequence: Sequence,
@@ -28,29 +35,40 @@ pub struct Bench {
 
 impl Bench {
     /// Loads a model with room for `n_max_tokens` positions, whose keys and values are stored as `kv_type`, run by
-    /// `n_threads` threads or one for each core.
+    /// `n_threads` threads or one for each core; or by a GPU, if `device` says so.
     ///
     /// # Errors
-    /// As [`Engine::load`](crate::Engine::load).
+    /// As [`Engine::load`](crate::Engine::load), and [`Error::NoGpu`] where `device` asks for one in vain.
     pub fn load(
         path: &Path,
         n_max_tokens: usize,
         n_threads: Option<NonZero<usize>>,
         kv_type: KvType,
+        device: Device,
     ) -> Result<Self, Error> {
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
-        let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;
         // One position more for each block that is only begun.
-        let kv = KvPool::new(&spec, n_max_tokens + crate::BLOCK_TOKENS, kv_type);
-        Ok(Self {
-            backend,
+        let n_kv_tokens = n_max_tokens + crate::BLOCK_TOKENS;
+        let (place, kv) = if device == Device::Cuda {
+            let placed = device::load_on_gpu(&gguf, &spec, (kv_type, n_kv_tokens), &mut |_| {})?;
+            (placed.place, placed.kv)
+        } else {
+            let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;
+            (Place::Cpu(Box::new(backend)), KvPool::new(&spec, n_kv_tokens, kv_type))
+        };
+        Ok(Self::new(place, kv, spec))
+    }
+
+    fn new(place: Place, kv: KvPool, spec: ModelSpec) -> Self {
+        Self {
+            place,
             kv,
             spec,
             sequence: Sequence::default(),
             logits: Logits::default(),
             costs: StepCosts::default(),
-        })
+        }
     }
 
     /// Times the prefill of `n_tokens` tokens behind `depth` others, with logits for the last one.
@@ -93,11 +111,16 @@ impl Bench {
         Ok(started.elapsed())
     }
 
-    /// Times one reading of all weights, which no step can be quicker than; also returns how many bytes they are.
-    pub fn read_weights(&self) -> (Duration, usize) {
+    /// Times one reading of all weights by the CPU, which no step of its can be quicker than.
+    pub fn read_weights(&self) -> Option<Duration> {
         let started = Instant::now();
-        let n_bytes = self.backend.read_weights();
-        (started.elapsed(), n_bytes)
+        self.place.cpu()?.read_weights();
+        Some(started.elapsed())
+    }
+
+    /// Returns how many bytes the weights take.
+    pub fn n_weight_bytes(&self) -> usize {
+        self.place.n_weight_bytes()
     }
 
     /// Times the decoding of `target` behind `original`, which it rewrites: whatever the model would rather say, the
@@ -181,7 +204,7 @@ impl Bench {
         let span = RowSpan { blocks: self.sequence.blocks(), start, n_tokens: n_rows };
         let batch = StepBatch { tokens, spans: &[span], logits: &wanted };
         let control = StepControl { should_stop: &|| false };
-        self.backend.forward(&batch, &mut self.kv, &mut self.logits, &control)?;
+        self.place.backend_mut().forward(&batch, &mut self.kv, &mut self.logits, &control)?;
         self.sequence.commit(tokens);
         Ok(())
     }

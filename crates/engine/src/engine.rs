@@ -12,14 +12,14 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::constrain::{Constraint, GrammarVocabulary, constraint};
+use crate::device::{self, Placed};
 use crate::drafter::DraftModel;
 use crate::job::{Caller, Event, GenerateJob, Job, Pace, Parts, ScoreJob, ScoreReply};
 use crate::retained::Retained;
 use crate::scheduler::Load;
 use crate::{
-    CancelToken, CpuBackend, Error, GenerateRequest, Generation, Gguf, GrammarSpec, KvPool, KvType, Logits,
-    Metrics, ModelSpec, Priority, Recorder, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, record,
-    scheduler,
+    CancelToken, Device, Error, GenerateRequest, Generation, Gguf, GrammarSpec, KvType, Logits, Metrics,
+    ModelSpec, Priority, Recorder, Score, ScoreRequest, StepCosts, TokenId, Tokenizer, record, scheduler,
 };
 
 /// Most tokens of context used unless a caller asks for more: what ghost text and one function's repair need, at
@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub kv: KvType,
     /// The file of a smaller model with the same vocabulary that drafts where that pays; the answers are the same.
     pub draft_model: Option<PathBuf>,
+    /// Where the model runs; the draft model runs on the CPU.
+    pub device: Device,
 }
 
 /// Hears how much of a model is loaded, 0 to 1.
@@ -56,6 +58,8 @@ struct Shared {
     grammars: GrammarVocabulary,
     n_ctx: usize,
     way: Way,
+    /// What of the loading is not as it was asked for.
+    remark: Option<String>,
 }
 
 /// How a request gets to the model.
@@ -97,29 +101,31 @@ impl Engine {
         let gguf = Gguf::open(path).map_err(|source| Error::opening(path, source))?;
         let spec = ModelSpec::from_gguf(&gguf)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
-        let backend = CpuBackend::load(&gguf, &spec, None, &mut *progress)?;
-        drop(gguf);
-
         let n_ctx = options.n_ctx.unwrap_or(DEFAULT_N_CTX).min(spec.n_ctx);
         // Room for two whole contexts: one that runs and what the last requests left behind.
         let n_kv_tokens = 2 * n_ctx;
-        let kv = KvPool::new(&spec, n_kv_tokens, options.kv);
+        let Placed { place, kv, remark } =
+            device::load(&gguf, &spec, (options.kv, n_kv_tokens), options.device, &mut *progress)?;
+        drop(gguf);
+        if let Some(remark) = &remark {
+            tracing::warn!("{remark}");
+        }
         let load = Arc::new(Load::default());
         let draft_model = match &options.draft_model {
             Some(path) => {
                 let kv = (options.kv, n_kv_tokens);
-                Some(DraftModel::load(path, &backend, &tokenizer, kv, Arc::clone(&load), progress)?)
+                Some(DraftModel::load(path, place.cpu(), &tokenizer, kv, Arc::clone(&load), progress)?)
             }
             None => None,
         };
-        let mut metrics = Metrics::new(&spec, &kv, backend.n_weight_bytes());
+        let mut metrics = Metrics::new(&spec, &kv, place.n_weight_bytes());
         if let Some(draft_model) = &draft_model {
             metrics.n_draft_weight_bytes = draft_model.n_weight_bytes();
             metrics.n_draft_kv_bytes = draft_model.n_kv_bytes();
         }
         let metrics = Arc::new(metrics);
         let parts = Parts {
-            backend: Box::new(backend),
+            backend: place.into_backend(),
             kv,
             retained: Retained::default(),
             tokenizer: Arc::clone(&tokenizer),
@@ -135,7 +141,7 @@ impl Engine {
         let thread_spec = spec.clone();
         std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || scheduler::run(parts, &thread_spec, n_kv_tokens, &thread_load, &jobs))
+            .spawn(move || scheduler::run(parts, &thread_spec, &thread_load, &jobs))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         tracing::info!(
             architecture = spec.architecture,
@@ -147,7 +153,10 @@ impl Engine {
         );
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
         let way = Way::Thread { load, inbox, metrics };
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way }), recorder: None })
+        Ok(Self {
+            shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way, remark }),
+            recorder: None,
+        })
     }
 
     /// Returns an engine whose model another process runs, from the same file: only its metadata are read here.
@@ -160,7 +169,10 @@ impl Engine {
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf)?);
         let grammars = GrammarVocabulary::new(Arc::clone(&tokenizer));
         let way = Way::Link(link);
-        Ok(Self { shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way }), recorder: None })
+        Ok(Self {
+            shared: Arc::new(Shared { spec, tokenizer, grammars, n_ctx, way, remark: None }),
+            recorder: None,
+        })
     }
 
     /// Returns the same engine, of whose requests, and those of its clones, `recorder` hears.
@@ -175,6 +187,11 @@ impl Engine {
             Way::Thread { metrics, .. } => Some(metrics),
             Way::Link(_) => None,
         }
+    }
+
+    /// Returns what is not as it was asked for: a model that runs on the CPU for want of a GPU.
+    pub fn remark(&self) -> Option<&str> {
+        self.shared.remark.as_deref()
     }
 
     /// Returns the model's shape.

@@ -72,6 +72,12 @@ pub enum Error {
     /// candle refused an operation: a bug of ours.
     #[error("candle failed")]
     Candle(#[from] candle_core::Error),
+    /// There is no GPU that can be used, for the reason given; the CPU can.
+    #[error("no GPU can be used: {0}")]
+    NoGpu(String),
+    /// A GPU failed, for the reason given.
+    #[error("the GPU failed: {0}")]
+    Gpu(String),
     /// A step of the model failed, for the reason given; a bug of ours.
     #[error("a step of the model failed: {0}")]
     Step(String),
@@ -123,6 +129,7 @@ impl Error {
             Self::Grammar(error) => error.hint(),
             Self::Busy { .. } => Some("try again when some of them are answered"),
             Self::Link { hint, .. } => hint.as_deref(),
+            Self::NoGpu(_) | Self::Gpu(_) => Some("`--device cpu` runs the model on the CPU"),
             Self::EmptyPrompt | Self::UnknownToken(_) | Self::Candle(_) | Self::Step(_) | Self::Gone => None,
         }
     }

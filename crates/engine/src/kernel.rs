@@ -40,6 +40,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod buffer;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod float;
 mod format;
 #[cfg(target_arch = "aarch64")]

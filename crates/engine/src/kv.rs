@@ -67,6 +67,9 @@ impl Sequence {
 pub(crate) enum Layers {
     F16(Vec<LayerKv<f16>>),
     Q8_0(Vec<LayerKv<i8>>),
+    /// In a device's memory; here are only the blocks it must copy before its next step, in order.
+    #[cfg(feature = "cuda")]
+    OnDevice(Vec<(BlockId, BlockId)>),
 }
 
 /// Evaluates an expression that is generic over the type of layers.
@@ -75,6 +78,8 @@ macro_rules! for_type {
         match $layers {
             Layers::F16($of_type) => $value,
             Layers::Q8_0($of_type) => $value,
+            #[cfg(feature = "cuda")]
+            Layers::OnDevice(_) => unreachable!("a device reads and writes its own memory"),
         }
     };
 }
@@ -104,11 +109,43 @@ impl KvPool {
         }
     }
 
+    /// Returns a pool of at most `n_max_tokens` positions whose keys and values a device has.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(n_max_tokens: usize) -> Self {
+        Self {
+            layers: Layers::OnDevice(Vec::new()),
+            n_references: Vec::new(),
+            free: Vec::new(),
+            n_max_blocks: n_max_tokens.div_ceil(BLOCK_TOKENS),
+        }
+    }
+
+    /// Takes the copies of blocks that a device must make before its next step, in order.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn take_copies(&mut self) -> Vec<(BlockId, BlockId)> {
+        match &mut self.layers {
+            Layers::OnDevice(copies) => std::mem::take(copies),
+            Layers::F16(_) | Layers::Q8_0(_) => Vec::new(),
+        }
+    }
+
+    /// Gives all blocks up: no sequence may have any of them.
+    pub(crate) fn clear(&mut self, spec: &ModelSpec) {
+        let n_max_tokens = self.n_max_blocks * BLOCK_TOKENS;
+        *self = match self.layers {
+            #[cfg(feature = "cuda")]
+            Layers::OnDevice(_) => Self::on_device(n_max_tokens),
+            Layers::F16(_) | Layers::Q8_0(_) => Self::new(spec, n_max_tokens, self.kv_type()),
+        };
+    }
+
     /// Returns how keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         match self.layers {
             Layers::F16(_) => KvType::F16,
             Layers::Q8_0(_) => KvType::Q8_0,
+            #[cfg(feature = "cuda")]
+            Layers::OnDevice(_) => KvType::F16,
         }
     }
 
@@ -202,8 +239,10 @@ impl KvPool {
     fn allocate(&mut self) -> Result<BlockId, KvFull> {
         if let Some(block) = self.free.pop() {
             self.n_references[block.0 as usize] = 1;
-            // Positions that nobody has written yet are multiplied with 0, which infinity outlives.
-            for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.clear(block)));
+            // Positions that nobody has written yet are multiplied with 0, which infinity outlives. A device leaves them out.
+            if !self.is_on_device() {
+                for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.clear(block)));
+            }
             return Ok(block);
         }
         if self.n_references.len() >= self.n_max_blocks {
@@ -211,7 +250,9 @@ impl KvPool {
         }
         self.n_references.push(1);
         let n_blocks = self.n_references.len();
-        for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.resize(n_blocks)));
+        if !self.is_on_device() {
+            for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.resize(n_blocks)));
+        }
         Ok(BlockId(self.n_references.len() as u32 - 1))
     }
 
@@ -219,7 +260,19 @@ impl KvPool {
         self.n_references[block.0 as usize] -= 1;
     }
 
+    fn is_on_device(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        let is_on_device = matches!(self.layers, Layers::OnDevice(_));
+        #[cfg(not(feature = "cuda"))]
+        let is_on_device = false;
+        is_on_device
+    }
+
     fn copy_block(&mut self, from: BlockId, to: BlockId) {
+        #[cfg(feature = "cuda")]
+        if let Layers::OnDevice(copies) = &mut self.layers {
+            return copies.push((from, to));
+        }
         for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.copy(from, to)));
     }
 }

@@ -12,6 +12,7 @@ mod bench;
 mod cancel;
 mod chat;
 mod constrain;
+mod device;
 mod drafter;
 mod engine;
 mod error;
@@ -30,9 +31,13 @@ mod spec;
 mod stop;
 mod tokenizer;
 
+#[cfg(feature = "cuda")]
+pub use backend::CudaBackend;
 pub use backend::{Backend, CpuBackend, StepControl, StepEnd};
 pub use batch::{Logits, RowSpan, StepBatch};
 pub use bench::Bench;
+#[cfg(feature = "cuda")]
+pub use bench::{Agreement, Bits};
 pub use cancel::CancelToken;
 pub use constrain::{GrammarError, GrammarSpec};
 
@@ -40,6 +45,7 @@ pub use chat::{
     AnswerRule, CallCount, CallRule, ChatDelta, ChatError, ChatFormat, ChatParser, ChatRequest, ChatTemplate,
     Message, Prompt, ReasoningTags, Role, Tool, ToolCall, ToolFormat, answer_grammar,
 };
+pub use device::{Device, UnknownDevice};
 pub use drafter::{
     Combined, Corpus, Draft, Drafter, DrafterKind, EditDrafter, MatchOdds, PreviousAnswer, StepCosts,
     SuffixAutomaton,

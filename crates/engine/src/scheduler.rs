@@ -17,7 +17,7 @@ use crate::job::{Job, Parts, Phase, Progress, StepPlan};
 use crate::kv::n_common;
 use crate::metrics::GivenUp;
 use crate::retained::Retained;
-use crate::{Error, KvPool, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd};
+use crate::{Error, ModelSpec, Priority, RowSpan, StepBatch, StepControl, StepEnd};
 
 /// Most rows of answers in one step. Past 32 a row costs what it costs in a prompt.
 const N_MAX_DECODE_ROWS: usize = 32;
@@ -47,7 +47,6 @@ pub(crate) struct Load {
 struct Scheduler<'a> {
     parts: Parts,
     spec: &'a ModelSpec,
-    n_kv_tokens: usize,
     load: &'a Load,
     /// Interactive ones in the order of their arrival, then the others, the next in turn first.
     jobs: Vec<Entry>,
@@ -64,17 +63,10 @@ struct Entry {
 }
 
 /// Steps jobs until every [`Engine`](crate::Engine) handle is gone.
-pub(crate) fn run(
-    parts: Parts,
-    spec: &ModelSpec,
-    n_kv_tokens: usize,
-    load: &Load,
-    inbox: &Receiver<Box<dyn Job>>,
-) {
+pub(crate) fn run(parts: Parts, spec: &ModelSpec, load: &Load, inbox: &Receiver<Box<dyn Job>>) {
     let mut scheduler = Scheduler {
         parts,
         spec,
-        n_kv_tokens,
         load,
         jobs: Vec::new(),
         n_arrived: 0,
@@ -343,7 +335,7 @@ impl Scheduler<'_> {
             entry.job.fail(None, Error::Gone);
             self.load.n_jobs.fetch_sub(1, Ordering::AcqRel);
         }
-        self.parts.kv = KvPool::new(self.spec, self.n_kv_tokens, self.parts.kv.kv_type());
+        self.parts.kv.clear(self.spec);
         self.parts.retained = Retained::default();
         if let Some(draft_model) = &mut self.parts.draft_model {
             draft_model.start_again();

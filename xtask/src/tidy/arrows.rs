@@ -28,6 +28,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
 /// Outside libraries (a `*` ends a prefix) with the one crate that may use them, and why.
 const OWNERS: &[(&str, &str, &str)] = &[
     ("candle*", "engine", "only engine knows candle (I-2)"),
+    ("cudarc", "engine", "only engine knows where a model runs (I-2)"),
     ("tokenizers", "engine", "text becomes token ids in engine only (I-3)"),
     ("llguidance", "engine", "what may come next is decided in engine only (I-3)"),
     ("toktrie*", "engine", "what may come next is decided in engine only (I-3)"),

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Bench, CancelToken, DraftExtent, DrafterKind, Drafting, Engine, GenerateRequest, KvType, Priority,
-    Sampling, StopRules, TokenId,
+    Bench, CancelToken, Device, DraftExtent, DrafterKind, Drafting, Engine, GenerateRequest, KvType,
+    Priority, Sampling, StopRules, TokenId,
 };
 
 use super::ms;
@@ -38,13 +38,14 @@ const N_COMPLETED: usize = 32;
 /// Runs of each way, in turn; the median counts.
 const N_RUNS: usize = 5;
 
-pub(super) fn run(engine: &Engine, model: &Path) -> Result<(), Failure> {
+pub(super) fn run(engine: &Engine, model: &Path, device: Device) -> Result<(), Failure> {
     let mut out = std::io::stdout();
-    let tokens = engine.tokenizer().encode(&SOURCE.repeat(2));
+    let tokens = source(engine);
 
-    let idle_rate = background_rate(engine, &tokens, None)?.0;
-    let alone = keystrokes(engine, &tokens)?;
-    let (beside_rate, beside) = background_rate(engine, &tokens, Some(&|| keystrokes(engine, &tokens)))?;
+    let idle_rate = background_rate(engine, &tokens, N_BACKGROUND, None)?.0;
+    let alone = keystrokes(engine, &tokens, N_KEYS)?;
+    let (beside_rate, beside) =
+        background_rate(engine, &tokens, N_BACKGROUND, Some(&|| keystrokes(engine, &tokens, N_KEYS)))?;
     let (p50, p95) = (ms(quantile(&alone, 0.5)), ms(quantile(&alone, 0.95)));
     let (p50_beside, p95_beside) = (ms(quantile(&beside, 0.5)), ms(quantile(&beside, 0.95)));
     writeln!(out, "ttft of a keystroke on {N_WARM} warm tokens, ms: p50 {p50:.2}, p95 {p95:.2}")?;
@@ -59,8 +60,8 @@ pub(super) fn run(engine: &Engine, model: &Path) -> Result<(), Failure> {
         100.0 * beside_rate / idle_rate
     )?;
 
-    best_of(engine, model, &tokens, &mut out)?;
-    rewriting(engine, model, &mut out)?;
+    best_of(engine, (model, device), &tokens, &mut out)?;
+    rewriting(engine, (model, device), &mut out)?;
     completions(engine, &tokens, &mut out)?;
     if let Some(metrics) = engine.metrics().filter(|metrics| metrics.n_draft_weight_bytes > 0) {
         let drafts = &metrics.drafts[DrafterKind::DraftModel as usize];
@@ -74,6 +75,11 @@ pub(super) fn run(engine: &Engine, model: &Path) -> Result<(), Failure> {
         )?;
     }
     Ok(())
+}
+
+/// Returns the source text twice, as tokens.
+pub(super) fn source(engine: &Engine) -> Vec<TokenId> {
+    engine.tokenizer().encode(&SOURCE.repeat(2))
 }
 
 fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> GenerateRequest {
@@ -90,12 +96,16 @@ fn request(prompt: &[TokenId], n_max_tokens: usize, priority: Priority) -> Gener
     }
 }
 
-/// Returns the time to the first token of each keystroke.
-fn keystrokes(engine: &Engine, tokens: &[TokenId]) -> Result<Vec<Duration>, Failure> {
+/// Returns the time to the first token of each of `n_keys` keystrokes.
+pub(super) fn keystrokes(
+    engine: &Engine,
+    tokens: &[TokenId],
+    n_keys: usize,
+) -> Result<Vec<Duration>, Failure> {
     let cancel = CancelToken::new();
     engine.generate(request(&tokens[..N_WARM], 1, Priority::Interactive), &mut |_| true, &cancel)?;
-    let mut times = Vec::with_capacity(N_KEYS);
-    for key in 0..N_KEYS {
+    let mut times = Vec::with_capacity(n_keys);
+    for key in 0..n_keys {
         std::thread::sleep(PAUSE);
         let prompt = [&tokens[..N_WARM], &tokens[key..=key]].concat();
         let answer = engine.generate(request(&prompt, 1, Priority::Interactive), &mut |_| true, &cancel)?;
@@ -104,11 +114,12 @@ fn keystrokes(engine: &Engine, tokens: &[TokenId]) -> Result<Vec<Duration>, Fail
     Ok(times)
 }
 
-/// Returns how many tokens a second a background job decodes while `during` runs, or for some seconds, and what that
+/// Returns how many tokens a second a background job of `n_answers` answers decodes while `during` runs, or for some seconds, and what that
 /// returned.
-fn background_rate(
+pub(super) fn background_rate(
     engine: &Engine,
     tokens: &[TokenId],
+    n_answers: usize,
     during: Option<&dyn Fn() -> Result<Vec<Duration>, Failure>>,
 ) -> Result<(f64, Vec<Duration>), Failure> {
     let cancel = CancelToken::new();
@@ -122,8 +133,8 @@ fn background_rate(
                     n_tokens.fetch_add(1, Ordering::Relaxed);
                     true
                 };
-                engine.generate_many(request.clone(), N_BACKGROUND, &mut on_text, &cancel)?;
-                request.sampling.seed += N_BACKGROUND as u64;
+                engine.generate_many(request.clone(), n_answers, &mut on_text, &cancel)?;
+                request.sampling.seed += n_answers as u64;
             }
             Ok::<(), Failure>(())
         });
@@ -149,11 +160,11 @@ fn background_rate(
 /// Measures several answers to one prompt beside its prefill and the steps that they need.
 fn best_of(
     engine: &Engine,
-    model: &Path,
+    (model, device): (&Path, Device),
     tokens: &[TokenId],
     out: &mut std::io::Stdout,
 ) -> Result<(), Failure> {
-    let mut bench = Bench::load(model, N_SHARED + N_ANSWER + 64, None, KvType::F16)?;
+    let mut bench = Bench::load(model, N_SHARED + N_ANSWER + 64, None, KvType::F16, device)?;
     let mut whole = Vec::new();
     let mut parts = Vec::new();
     for run in 0..5 {
@@ -182,8 +193,8 @@ fn best_of(
     Ok(())
 }
 
-/// Measures the rewriting of a file in which few lines change.
-fn rewriting(engine: &Engine, model: &Path, out: &mut std::io::Stdout) -> Result<(), Failure> {
+/// A file, and the same with few lines changed, as tokens.
+fn rewritten(engine: &Engine) -> [Vec<TokenId>; 2] {
     let lines: Vec<&str> = SOURCE.lines().take(N_LINES).collect();
     let changed: Vec<String> = lines
         .iter()
@@ -194,9 +205,14 @@ fn rewriting(engine: &Engine, model: &Path, out: &mut std::io::Stdout) -> Result
             },
         )
         .collect();
-    let encode = |text: &str| engine.tokenizer().encode(text);
-    let (original, target) = (encode(&lines.join("\n")), encode(&changed.join("\n")));
-    let mut bench = Bench::load(model, original.len() + target.len() + 64, None, KvType::F16)?;
+    [lines.join("\n"), changed.join("\n")].map(|text| engine.tokenizer().encode(&text))
+}
+
+/// Returns how many tokens a rewritten file has, and how much quicker drafts make it than plain decoding.
+pub(super) fn rewriting_gain(engine: &Engine, model: &Path, device: Device) -> Result<(usize, f64), Failure> {
+    let [original, target] = rewritten(engine);
+    let n_tokens = original.len() + target.len() + 64;
+    let mut bench = Bench::load(model, n_tokens, None, KvType::F16, device)?;
     let mut ratios = Vec::new();
     for _ in 0..3 {
         let plain = bench.rewrite(&original, &target, DraftExtent::Off)?;
@@ -204,13 +220,23 @@ fn rewriting(engine: &Engine, model: &Path, out: &mut std::io::Stdout) -> Result
         ratios.push(plain.as_secs_f64() / drafted.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
+    Ok((target.len(), ratios[1]))
+}
+
+/// Measures the rewriting of a file in which few lines change.
+fn rewriting(
+    engine: &Engine,
+    (model, device): (&Path, Device),
+    out: &mut std::io::Stdout,
+) -> Result<(), Failure> {
+    let (n_tokens, gain) = rewriting_gain(engine, model, device)?;
     writeln!(
         out,
-        "rewriting {N_LINES} lines, 10 changed, {} tokens, forced on the target: {:.2} x plain decoding",
-        target.len(),
-        ratios[1]
+        "rewriting {N_LINES} lines, 10 changed, {n_tokens} tokens, forced on the target: {gain:.2} x plain decoding"
     )?;
 
+    let [original, _] = rewritten(engine);
+    let encode = |text: &str| engine.tokenizer().encode(text);
     let free: Vec<f64> = (0..5)
         .map(|_| {
             let mut request = request(&original, 256, Priority::Background);
@@ -264,7 +290,7 @@ fn completions(engine: &Engine, tokens: &[TokenId], out: &mut std::io::Stdout) -
     Ok(())
 }
 
-fn quantile(times: &[Duration], share: f64) -> Duration {
+pub(super) fn quantile(times: &[Duration], share: f64) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();
     sorted

@@ -84,14 +84,7 @@ impl CpuBackend {
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self, Error> {
         let weights = Weights::load(gguf, spec, &pool, progress)?;
-        let n_pairs = spec.rope.n_dims / 2;
-        let rope_steps = (0..n_pairs)
-            .map(|idx| {
-                let exponent = (2 * idx) as f64 / spec.rope.n_dims as f64;
-                let step = f64::from(spec.rope.theta).powf(-exponent);
-                step / f64::from(weights.rope_factors[idx]) / f64::from(spec.rope.position_divisor)
-            })
-            .collect();
+        let rope_steps = float::rope_steps(spec, &weights.rope_factors);
         Ok(Self { spec: spec.clone(), weights, rope_steps, scratch: Scratch::default(), pool })
     }
 

@@ -3,8 +3,8 @@
 //! In and out: slices of one row. Never: adds up in an order, or rounds in a way, that depends on the machine (I-7):
 //! where a multiplication is fused with an addition it says `mul_add`.
 
-use crate::RopePairing;
 use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
+use crate::{ModelSpec, RopePairing};
 
 /// Replaces scores by `exp(scale · (score − largest))` and returns their sum.
 #[inline(always)]
@@ -131,6 +131,16 @@ vectorised! {
             }
         }
     }
+}
+
+/// Returns the radians per position of each rotated pair: `[rope.n_dims / 2]`.
+pub(super) fn rope_steps(spec: &ModelSpec, factors: &[f32]) -> Vec<f64> {
+    let step = |(idx, factor): (usize, &f32)| {
+        let exponent = (2 * idx) as f64 / spec.rope.n_dims as f64;
+        let step = f64::from(spec.rope.theta).powf(-exponent);
+        step / f64::from(*factor) / f64::from(spec.rope.position_divisor)
+    };
+    factors.iter().enumerate().map(step).collect()
 }
 
 /// e to the power of `x`, to 2 units in the last place; where it would be subnormal or infinite, about 1e-38 or 1e38.

@@ -105,38 +105,28 @@ impl Weights {
         for idx in 0..spec.n_layers {
             let name = |part: &str| format!("blk.{idx}.{part}.weight");
             layers.push(Layer {
-                attn_norm: loader.vector(&name("attn_norm"), spec.n_embd)?,
+                attn_norm: vector(gguf, &name("attn_norm"), spec.n_embd)?,
                 q: loader.matrix(&name("attn_q"), n_q, spec.n_embd)?,
                 k: loader.matrix(&name("attn_k"), n_kv, spec.n_embd)?,
                 v: loader.matrix(&name("attn_v"), n_kv, spec.n_embd)?,
                 o: loader.matrix(&name("attn_output"), spec.n_embd, n_q)?,
-                ffn_norm: loader.vector(&name("ffn_norm"), spec.n_embd)?,
+                ffn_norm: vector(gguf, &name("ffn_norm"), spec.n_embd)?,
                 gate: loader.matrix(&name("ffn_gate"), spec.n_ff, spec.n_embd)?,
                 up: loader.matrix(&name("ffn_up"), spec.n_ff, spec.n_embd)?,
                 down: loader.matrix(&name("ffn_down"), spec.n_embd, spec.n_ff)?,
             });
         }
-        // A bias or a per-head norm that we would not apply means a model we would run wrongly.
-        if let Some(extra) = gguf.tensors().map(|tensor| tensor.name).find(|name| !is_known(name)) {
-            return Err(Error::Unsupported {
-                architecture: spec.architecture.clone(),
-                what: format!("tensor `{extra}`"),
-            });
-        }
+        check_known(gguf, spec)?;
         let has = |name: &str| gguf.tensor(name).is_ok();
         let weights = Self {
             token_embd: loader.matrix("token_embd.weight", spec.n_vocab, spec.n_embd)?,
-            output_norm: loader.vector("output_norm.weight", spec.n_embd)?,
+            output_norm: vector(gguf, "output_norm.weight", spec.n_embd)?,
             output: if has("output.weight") {
                 Some(loader.matrix("output.weight", spec.n_vocab, spec.n_embd)?)
             } else {
                 None
             },
-            rope_factors: if has("rope_freqs.weight") {
-                loader.vector("rope_freqs.weight", spec.rope.n_dims / 2)?
-            } else {
-                vec![1.0; spec.rope.n_dims / 2]
-            },
+            rope_factors: rope_factors(gguf, spec)?,
             layers,
         };
         loader.finish(pool, progress)?;
@@ -181,6 +171,25 @@ impl Weights {
     }
 }
 
+/// Refuses a bias or a per-head norm: a model with something that is not applied is run wrongly.
+pub(super) fn check_known(gguf: &Gguf, spec: &ModelSpec) -> Result<(), Error> {
+    match gguf.tensors().map(|tensor| tensor.name).find(|name| !is_known(name)) {
+        Some(extra) => Err(Error::Unsupported {
+            architecture: spec.architecture.clone(),
+            what: format!("tensor `{extra}`"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the wavelength factors of Llama 3: `[rope.n_dims / 2]`, all 1 when the file has none.
+pub(super) fn rope_factors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<f32>, Error> {
+    match gguf.tensor("rope_freqs.weight") {
+        Ok(_) => vector(gguf, "rope_freqs.weight", spec.rope.n_dims / 2),
+        Err(_) => Ok(vec![1.0; spec.rope.n_dims / 2]),
+    }
+}
+
 fn is_known(tensor: &str) -> bool {
     const PARTS: [&str; 9] = [
         "attn_norm.weight",
@@ -222,14 +231,6 @@ impl Loader<'_> {
         Ok(Matrix { data, n_out, n_in })
     }
 
-    fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
-        if tensor.shape.iter().product::<u64>() != n as u64 {
-            return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n}]", tensor.shape)));
-        }
-        dequantise(candle_type(tensor.dtype), tensor.data, n)
-    }
-
     /// Repacks the matrices taken so far. Of the file only what is being read is in this process's memory.
     fn finish(self, pool: &Pool, progress: &mut dyn FnMut(f32)) -> Result<(), Error> {
         let Self { gguf, packer } = self;
@@ -244,14 +245,23 @@ impl Loader<'_> {
     }
 }
 
-fn dequantise(dtype: GgmlDType, bytes: &[u8], n: usize) -> Result<Vec<f32>, Error> {
+/// Returns a tensor of one dimension.
+pub(super) fn vector(gguf: &Gguf, name: &str, n: usize) -> Result<Vec<f32>, Error> {
+    let tensor = gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
+    if tensor.shape.iter().product::<u64>() != n as u64 {
+        return Err(Error::Inconsistent(format!("{name} is {:?}, expected [{n}]", tensor.shape)));
+    }
+    dequantise(candle_type(tensor.dtype), tensor.data, n)
+}
+
+pub(super) fn dequantise(dtype: GgmlDType, bytes: &[u8], n: usize) -> Result<Vec<f32>, Error> {
     match dtype.from_data(Cow::Borrowed(bytes)).dequantize(n)? {
         candle_core::CpuStorage::F32(values) => Ok(values),
         other => Err(Error::Inconsistent(format!("{dtype:?} values came as {:?}", other.dtype()))),
     }
 }
 
-fn candle_type(dtype: GgmlType) -> GgmlDType {
+pub(super) fn candle_type(dtype: GgmlType) -> GgmlDType {
     match dtype {
         GgmlType::F32 => GgmlDType::F32,
         GgmlType::F16 => GgmlDType::F16,

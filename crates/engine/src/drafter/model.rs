@@ -394,7 +394,7 @@ impl DraftModel {
 
     /// Forgets all sequences, after a panic: the counts of its KV cache may be wrong.
     pub(crate) fn start_again(&mut self) {
-        self.kv = KvPool::new(&self.spec, self.n_kv_tokens, self.kv.kv_type());
+        self.kv.clear(&self.spec);
         self.retained = Retained::default();
     }
 

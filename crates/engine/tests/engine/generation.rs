@@ -226,3 +226,26 @@ fn an_interactive_request_overtakes_a_background_one() {
     cancel.cancel();
     assert_eq!(background.join().unwrap().stop, StopReason::Cancelled);
 }
+
+/// With the feature, a machine that has a GPU would use it.
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn without_a_gpu_the_cpu_runs_the_model_and_says_so() {
+    use engine::Device;
+
+    let load = |device| {
+        let options = EngineOptions { device, ..EngineOptions::default() };
+        Engine::load(&model_path(), options, &mut |_| {}).unwrap()
+    };
+    let engine = load(Device::Cuda);
+    assert!(
+        engine.remark().is_some_and(|remark| remark.contains("runs on the CPU")),
+        "{:?}",
+        engine.remark()
+    );
+    let prompt = engine.tokenizer().encode("def add(a, b):\n    return");
+    let answer = engine.generate(greedy(prompt, 4), &mut |_| true, &CancelToken::new()).unwrap();
+    assert_eq!(answer.tokens.len(), 4);
+    assert_eq!(load(Device::Cpu).remark(), None);
+    assert_eq!(load(Device::Auto).remark(), None);
+}

@@ -4,6 +4,8 @@
 mod counters;
 mod draft_model;
 mod generation;
+#[cfg(all(feature = "cuda", target_arch = "x86_64", target_os = "linux"))]
+mod gpu;
 mod grammar;
 mod identity;
 mod model_file;

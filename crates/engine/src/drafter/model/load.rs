@@ -22,13 +22,13 @@ use crate::{
 const MEASURED_ROWS: [usize; 7] = [32, 32, 16, 16, 1, 1, 1];
 
 impl DraftModel {
-    /// Loads a model that drafts for the one that `target` runs, whose tokenizer is `tokenizer`.
+    /// Loads a model that drafts for another, whose tokenizer is `tokenizer`; `target` runs that one if a CPU does.
     ///
     /// # Errors
     /// [`Error::Draft`] for a file that cannot be used, [`Error::DraftVocabulary`] for one of another vocabulary.
     pub(crate) fn load(
         path: &Path,
-        target: &CpuBackend,
+        target: Option<&CpuBackend>,
         tokenizer: &Tokenizer,
         kv: (KvType, usize),
         load: Arc<Load>,
@@ -41,7 +41,11 @@ impl DraftModel {
         if let Some(what) = difference(tokenizer, &own) {
             return Err(Error::DraftVocabulary { what });
         }
-        let backend = CpuBackend::load_beside(target, &gguf, &spec, progress).map_err(in_draft)?;
+        let backend = match target {
+            Some(target) => CpuBackend::load_beside(target, &gguf, &spec, progress),
+            None => CpuBackend::load(&gguf, &spec, None, progress),
+        }
+        .map_err(in_draft)?;
         let (kv_type, n_kv_tokens) = kv;
         let mut model = Self {
             kv: KvPool::new(&spec, n_kv_tokens, kv_type),

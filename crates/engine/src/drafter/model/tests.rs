@@ -26,7 +26,7 @@ impl World {
         let load = Arc::new(Load::default());
         let kv = (crate::KvType::F16, n_kv_tokens);
         let path = test_model_path();
-        let model = DraftModel::load(&path, &target, &tokenizer, kv, Arc::clone(&load), &mut |_| {});
+        let model = DraftModel::load(&path, Some(&target), &tokenizer, kv, Arc::clone(&load), &mut |_| {});
         let metrics = Metrics::new(&spec, &KvPool::new(&spec, 64, kv.0), 0);
         let (tokens, cancel) = (tokenizer.encode(PROMPT), CancelToken::new());
         let specials = tokenizer.specials().clone();
