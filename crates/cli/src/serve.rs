@@ -75,6 +75,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let (engine, claim, trace) = match Claim::take(&address) {
         Ok(claim) => {
             let engine = Engine::load(model.path(), args.model.engine_options()?, &mut |_| {})?;
+            if let Some(remark) = engine.remark() {
+                say!("{remark}");
+            }
             let (engine, trace) = args.trace.record(engine, &installed, kv)?;
             (engine, Some(claim), trace)
         }

@@ -108,7 +108,7 @@ impl Engine {
             device::load(&gguf, &spec, (options.kv, n_kv_tokens), options.device, &mut *progress)?;
         drop(gguf);
         if let Some(remark) = &remark {
-            tracing::warn!("{remark}");
+            tracing::info!("{remark}");
         }
         let load = Arc::new(Load::default());
         let draft_model = match &options.draft_model {

@@ -42,7 +42,8 @@ pub struct CudaBackend {
     cache: Cache,
     buffers: Buffers,
     staging: Staging,
-    recorded: HashMap<StepKind, Recording>,
+    /// Nothing yet for a kind that came once: what a kernel's first launch loads cannot be recorded.
+    recorded: HashMap<StepKind, Option<Recording>>,
 }
 
 /// What a step reads.
@@ -225,16 +226,21 @@ impl CudaBackend {
             return compute(gpu, model, cache, buffers, &step, wants, control);
         }
         let kind = StepKind { n_rows: step.n_rows, n_wanted: step.n_wanted, n_pieces: step.n_pieces, wants };
-        if !recorded.contains_key(&kind) {
-            if recorded.len() >= N_MAX_RECORDED {
-                recorded.clear();
-            }
+        if recorded.len() >= N_MAX_RECORDED {
+            recorded.clear();
+        }
+        let Some(recording) = recorded.get_mut(&kind) else {
+            recorded.insert(kind, None);
+            return compute(gpu, model, cache, buffers, &step, wants, control);
+        };
+        if recording.is_none() {
             let whole = StepControl { should_stop: &|| false };
             let work = || compute(gpu, model, cache, buffers, &step, wants, &whole).map(drop);
-            let recording = gpu.record(work)?;
-            recorded.insert(kind, recording);
+            *recording = Some(gpu.record(work)?);
         }
-        gpu.replay(&recorded[&kind])?;
+        if let Some(recording) = recording {
+            gpu.replay(recording)?;
+        }
         Ok(StepEnd::Done)
     }
 }
