@@ -55,7 +55,7 @@ pub fn command(
 ) -> Result<Command, String> {
     let mut command = Command::new(python);
     command.arg(Path::new("bench").join(script)).args(args).current_dir(root);
-    command.env("TANDEM_AGENT", agent).env("TANDEM_TEST_MODEL", model::path_by(agent)?);
+    command.env("TANDEM_AGENT", agent).env("TANDEM_TEST_MODEL", model::default_by(agent)?);
     Ok(command)
 }
 

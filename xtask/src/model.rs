@@ -1,4 +1,5 @@
-//! The model the tests run on: the default one, pulled by the built `agent` itself.
+//! The model the tests run on, which is small and stays the same, and the default one, which is measured; pulled by the
+//! built `agent` itself.
 //!
 //! In: the workspace with a built binary. Out: the model file's path.
 //! Never: fetches anything itself.
@@ -6,17 +7,24 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Returns the path of the test model: `TANDEM_TEST_MODEL` when it is set, else the default model, pulled
+/// What the tests run on, whatever the default is: some know what it writes.
+const TEST_MODEL: &str = "smollm2-135m-instruct";
+
+/// Returns the path of the test model: `TANDEM_TEST_MODEL` when it is set, else [`TEST_MODEL`], pulled
 /// into the user's data directory when it is not there yet.
 pub fn path(root: &Path) -> Result<PathBuf, String> {
     if std::env::var_os("TANDEM_TEST_MODEL").is_some() {
-        return path_by(Path::new(""));
+        return path_of(Path::new(""), &[]);
     }
-    path_by(&agent_binary(root)?)
+    path_of(&agent_binary(root)?, &[TEST_MODEL])
 }
 
-/// The same by the given build of `agent`, which is not needed when `TANDEM_TEST_MODEL` is set.
-pub fn path_by(agent: &Path) -> Result<PathBuf, String> {
+/// Returns the path of the default model of the given build of `agent`, or `TANDEM_TEST_MODEL` when it is set.
+pub fn default_by(agent: &Path) -> Result<PathBuf, String> {
+    path_of(agent, &[])
+}
+
+fn path_of(agent: &Path, name: &[&str]) -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("TANDEM_TEST_MODEL") {
         let given = PathBuf::from(given);
         return match given.is_file() {
@@ -24,9 +32,10 @@ pub fn path_by(agent: &Path) -> Result<PathBuf, String> {
             false => Err(format!("TANDEM_TEST_MODEL is {}, where no file is", given.display())),
         };
     }
-    pull(agent)?;
+    pull(agent, name)?;
     let output = Command::new(agent)
         .args(["models", "path"])
+        .args(name)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -50,10 +59,10 @@ pub fn agent_binary(root: &Path) -> Result<PathBuf, String> {
     }
 }
 
-fn pull(agent: &Path) -> Result<(), String> {
+fn pull(agent: &Path, name: &[&str]) -> Result<(), String> {
     let mut command = Command::new(agent);
     // Its stdout is not ours to mix into: `cargo xtask model` prints a path and nothing else.
-    command.args(["models", "pull"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(["models", "pull"]).args(name).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().map_err(|error| format!("cannot run {}: {error}", agent.display()))?;
     match status.success() {
         true => Ok(()),

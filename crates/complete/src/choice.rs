@@ -6,13 +6,16 @@
 //! A model without FIM tokens cannot see what follows the cursor, but it can be asked how likely that is: of a few lines,
 //! the best makes `log P(line | before) + log P(after | before, line)` greatest, as Bayes has it, and a few tokens of
 //! what follows are enough. The other lines leave the likeliest one at the tokens at which it was in doubt.
+//!
+//! One with FIM tokens has seen what follows: there the best makes `log P(line, end | around)` greatest. Greedy decoding
+//! does not find that one, for it takes no heed of how likely it is to be done where the line ends.
 
 use engine::{StopReason, TokenId, Tokenizer};
 
 use crate::clean::goes_with;
 use crate::gate::Around;
 use crate::lines::{Doubt, Line, Writer};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, sees_after};
 use crate::trim;
 use crate::{Request, Statistics};
 
@@ -61,7 +64,7 @@ struct Candidate {
     line: Line,
     /// Natural logarithm of its own probability, as it would be shown.
     logprob: f32,
-    /// The same of what follows the cursor, if the line stands before it.
+    /// The same of what follows the cursor, if the line stands before it; or of the end, from a model that has seen that.
     of_after: f32,
 }
 
@@ -82,9 +85,13 @@ fn judged(
         let shown = trim::without_tail(&line.text, around);
         let (written, logprob) = written(asking.engine.tokenizer(), prompt, &line, shown);
         let mut tokens = [&prompt.tokens[..], &written].concat();
-        let from = tokens.len();
-        tokens.extend(asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER));
-        let (of_after, work) = asking.likelihood(tokens, from)?;
+        let (of_after, work) = if sees_after(asking.engine.tokenizer()) {
+            asking.likelihood_of_end(tokens)?
+        } else {
+            let from = tokens.len();
+            tokens.extend(asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER));
+            asking.likelihood(tokens, from)?
+        };
         statistics.add_work(&work);
         Ok((of_after.map(|of_after| Candidate { line, logprob, of_after }), statistics))
     };

@@ -69,8 +69,6 @@ pub fn complete(
     let window = window::window(request, options, 0);
     let is_word = around.head.ends_with(|c: char| c.is_alphanumeric() || c == '_');
     let n_others = match request.trigger {
-        // It has written its line for what follows.
-        _ if prompt::sees_after(engine.tokenizer()) => 0,
         Trigger::Invoked => options.n_others_invoked,
         // Inside a word the next key comes soon, and most of the choice is made.
         Trigger::Automatic if is_word => 0,

@@ -176,6 +176,24 @@ impl<'a> Writer<'a> {
         Ok((sum, Statistics { n_scored, ..Statistics::default() }))
     }
 
+    /// Returns how likely a text is to end behind these tokens, as the logprob of whatever ends it; or nothing if that was
+    /// cancelled.
+    pub(crate) fn likelihood_of_end(
+        &self,
+        mut tokens: Vec<TokenId>,
+    ) -> Result<(Option<f32>, Statistics), engine::Error> {
+        let ends = self.engine.tokenizer().specials().end_of_generation.clone();
+        let Some(&end) = ends.first() else { return Ok((Some(0.0), Statistics::default())) };
+        let from = tokens.len();
+        tokens.push(end);
+        let asked = std::collections::BTreeMap::from([(from, ends)]);
+        let request = ScoreRequest { tokens, from, n_top: 0, asked, priority: self.priority };
+        let scores = self.engine.score(request, self.cancel)?;
+        let of_any = |logprobs: &[f32]| logprobs.iter().map(|logprob| logprob.exp()).sum::<f32>().ln();
+        let likelihood = scores.map(|scores| scores.iter().map(|score| of_any(&score.asked)).sum());
+        Ok((likelihood, Statistics { n_scored: 1, ..Statistics::default() }))
+    }
+
     /// Returns what follows the prompt for as long as `on_text` wants more.
     pub(crate) fn rest(
         &mut self,

@@ -185,7 +185,10 @@ impl Store {
             Err(error) => return Err(error),
         }
         lock::sweep_others(&self.models, &entry.name);
-        progress(Progress::Starting { entry });
+        // What is made of another model is not fetched; that one tells of itself where it is.
+        if entry.adapter.is_none() {
+            progress(Progress::Starting { entry });
+        }
         let installed = self.fetch(entry, &lock, progress, cancel);
         installed.map_err(|error| error.needing(entry.n_pull_bytes()))
     }
