@@ -125,15 +125,23 @@ fn is_inside_word(before: &[u8], after: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_model_that_fills_in_the_middle_sees_the_head_of_the_line_last() {
-        let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
-        let specials = SpecialTokens {
+    fn ids(ids: &[u32]) -> Vec<TokenId> {
+        ids.iter().copied().map(TokenId).collect()
+    }
+
+    fn specials(fim_order: FimOrder) -> SpecialTokens {
+        SpecialTokens {
             fim_prefix: Some(TokenId(90)),
             fim_suffix: Some(TokenId(91)),
             fim_middle: Some(TokenId(92)),
+            fim_order,
             ..SpecialTokens::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_model_that_fills_in_the_middle_sees_the_head_of_the_line_last() {
+        let specials = specials(FimOrder::PrefixFirst);
         let marks = Marks::of(&specials).expect("all three");
         let around = |bos| marks.around(bos, &ids(&[8]), &ids(&[1, 2]), &ids(&[3]), &ids(&[4, 5]));
         assert_eq!(around(None), ids(&[8, 90, 1, 2, 91, 3, 92, 4, 5]));
@@ -143,15 +151,7 @@ mod tests {
 
     #[test]
     fn a_model_that_sees_the_suffix_first_gets_nothing_behind_what_is_typed() {
-        let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
-        let specials = SpecialTokens {
-            fim_prefix: Some(TokenId(90)),
-            fim_suffix: Some(TokenId(91)),
-            fim_middle: Some(TokenId(92)),
-            fim_order: FimOrder::SuffixFirst,
-            ..SpecialTokens::default()
-        };
-        let marks = Marks::of(&specials).expect("all three");
+        let marks = Marks::of(&specials(FimOrder::SuffixFirst)).expect("all three");
         let tokens = marks.around(Some(TokenId(7)), &ids(&[8]), &[], &ids(&[3]), &ids(&[1, 2, 4]));
         assert_eq!(tokens, ids(&[7, 8, 91, 3, 90, 1, 2, 4]));
     }
