@@ -5,24 +5,36 @@
 
 use crate::{Draft, StepCosts, TokenId};
 
-/// Plain steps that drafts may cost an answer before one was right: two wrong tokens, where a row costs a quarter.
-const FIRST_STAKE: f64 = 0.6;
+/// Plain steps that doubtful drafts may cost an answer before one was right: one wrong token.
+const FIRST_STAKE: f64 = 0.3;
 
 /// How deep it falls: from there on four right guesses that nobody verified bring drafts back.
 const LEAST_STAKE: f64 = -2.0;
 
 /// Odds of the first token up to which all that a draft costs is at stake; of more certain ones a part, down to none.
-const CERTAIN: f32 = 0.75;
+const CERTAIN: f32 = 0.9;
+
+/// What part of its plain steps an answer may lose by drafts, whatever they promised.
+const MOST_LOST: f64 = 0.02;
+
+/// Plain steps that MOST_LOST is a part of until an answer is longer: those of a suggestion of usual length.
+const USUAL_LENGTH: f64 = 31.0;
 
 /// Plain steps that drafts have saved an answer so far, and those they are lent at its start.
 ///
 /// [`MatchOdds`](crate::MatchOdds) remember what was right on average, over many answers; in a single answer all may be
 /// wrong, and where a second row costs a quarter of a step, that soon makes it a tenth slower. Therefore a draft is
 /// verified only as far as the steps are there to lose that it costs. A proposal that is not verified is compared with
-/// what comes all the same, and counts as if its first token had been.
+/// what comes all the same, and counts as if its first token had been: drafts come back where they would have paid. But
+/// beyond [`MOST_LOST`] nothing is lost on them, and the way back is one of single tokens.
 #[derive(Debug)]
 pub(crate) struct Stake {
+    /// With what unverified proposals would have saved.
     n_steps: f64,
+    /// What drafts have really saved; less than none if they have cost more.
+    n_saved: f64,
+    /// Tokens that came, without the first.
+    n_tokens: usize,
     /// Rows of others in the step that was planned last.
     n_others: usize,
     /// The first token of a proposal that would have paid but for the stake.
@@ -31,7 +43,7 @@ pub(crate) struct Stake {
 
 impl Default for Stake {
     fn default() -> Self {
-        Self { n_steps: FIRST_STAKE, n_others: 0, unverified: None }
+        Self { n_steps: FIRST_STAKE, n_saved: 0.0, n_tokens: 0, n_others: 0, unverified: None }
     }
 }
 
@@ -43,9 +55,10 @@ impl Stake {
         let n_paying = costs.n_to_draft_beside(n_others, &guess.odds);
         let Some(&odds) = guess.odds.first() else { return 0 };
         let risk = f64::from((1.0 - odds) / (1.0 - CERTAIN)).min(1.0);
+        let n_left = MOST_LOST * (self.n_tokens as f64).max(USUAL_LENGTH) + self.n_saved;
         let is_affordable = |&n: &usize| {
             // Where nobody knows what a row costs, that is what the draft is for.
-            costs.extra(n_others, n).is_none_or(|extra| extra * risk <= self.n_steps)
+            costs.extra(n_others, n).is_none_or(|extra| extra * risk <= self.n_steps && extra <= n_left)
         };
         let n_affordable = (1..=n_paying).take_while(is_affordable).count();
         // Fewer tokens may not pay where more do.
@@ -68,15 +81,19 @@ impl Stake {
         n_right: usize,
         came: Option<TokenId>,
     ) {
-        let (n_rows, n_right) = match self.unverified.take() {
-            Some(unverified) if n_guessed == 0 && came.is_some() => {
-                (1, usize::from(came == Some(unverified)))
-            }
-            _ => (n_guessed, n_right),
+        self.n_tokens += n_right + 1;
+        let saved = |n_guessed, n_right| {
+            costs.extra(self.n_others, n_guessed).map_or(0.0, |extra| n_right as f64 - extra)
         };
-        if let Some(extra) = costs.extra(self.n_others, n_rows) {
-            self.n_steps = (self.n_steps + n_right as f64 - extra).max(LEAST_STAKE);
-        }
+        self.n_saved += saved(n_guessed, n_right);
+        self.n_steps += match self.unverified {
+            Some(unverified) if n_guessed == 0 && came.is_some() => {
+                saved(1, usize::from(came == Some(unverified)))
+            }
+            _ => saved(n_guessed, n_right),
+        };
+        self.n_steps = self.n_steps.max(LEAST_STAKE);
+        self.unverified = None;
     }
 }
 
@@ -101,18 +118,24 @@ mod tests {
         Draft { tokens: (0..n_tokens).map(TokenId).collect(), odds: vec![odds; n_tokens as usize] }
     }
 
-    #[test]
-    fn drafts_that_are_always_wrong_cost_an_answer_less_than_a_step() {
+    /// Returns what an answer of `n_tokens` loses by drafts whose first token is always wrong.
+    fn lost_on_wrong_drafts(odds: f32, n_tokens: usize) -> f64 {
         let costs = costs();
-        for odds in [0.4, 0.5, 0.6, 0.7] {
-            let mut stake = Stake::default();
-            let mut n_lost = 0.0;
-            for _ in 0..100 {
-                let n_drafted = stake.n_to_draft(&guess(odds, 4), &costs, 0);
-                n_lost += costs.extra(0, n_drafted).expect("measured");
-                stake.settle(&costs, n_drafted, 0, Some(TokenId(9)));
-            }
-            assert!((0.1..=0.75).contains(&n_lost), "{odds}: {n_lost}");
+        let mut stake = Stake::default();
+        let mut n_lost = 0.0;
+        for _ in 0..n_tokens {
+            let n_drafted = stake.n_to_draft(&guess(odds, 7), &costs, 0);
+            n_lost += costs.extra(0, n_drafted).expect("measured");
+            stake.settle(&costs, n_drafted, 0, Some(TokenId(9)));
+        }
+        n_lost
+    }
+
+    #[test]
+    fn drafts_that_are_always_wrong_cost_an_answer_a_fiftieth_at_most() {
+        for odds in [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0] {
+            let n_lost = lost_on_wrong_drafts(odds, 31);
+            assert!((0.1..=0.62).contains(&n_lost), "{odds}: {n_lost}");
         }
     }
 
@@ -126,13 +149,17 @@ mod tests {
             lengths.push(n_drafted);
             stake.settle(&costs, n_drafted, n_drafted, None);
         }
+        assert!(lengths[0] < 3, "{lengths:?}");
         assert_eq!(lengths.last(), Some(&costs.n_to_draft(&[0.8; 7])), "{lengths:?}");
     }
 
     #[test]
-    fn a_guess_that_is_all_but_certain_is_verified_at_once() {
+    fn a_guess_that_is_all_but_certain_needs_to_have_been_right_once() {
         let costs = costs();
-        assert_eq!(Stake::default().n_to_draft(&guess(0.97, 7), &costs, 0), 7);
+        let mut stake = Stake::default();
+        assert_eq!(stake.n_to_draft(&guess(0.97, 7), &costs, 0), 2);
+        stake.settle(&costs, 2, 2, Some(TokenId(0)));
+        assert_eq!(stake.n_to_draft(&guess(0.97, 7), &costs, 0), 7);
     }
 
     #[test]
@@ -150,6 +177,16 @@ mod tests {
             stake.n_to_draft(&doubtful, &costs, 0);
         }
         assert!(stake.n_to_draft(&doubtful, &costs, 0) > 0);
+    }
+
+    #[test]
+    fn a_long_answer_has_more_to_lose() {
+        let costs = costs();
+        let n_drafted = |n_tokens| {
+            let mut stake = Stake { n_steps: 5.0, n_tokens, ..Stake::default() };
+            stake.n_to_draft(&guess(0.97, 7), &costs, 0)
+        };
+        assert_eq!([n_drafted(0), n_drafted(31), n_drafted(100)], [2, 2, 7]);
     }
 
     #[test]
