@@ -103,6 +103,15 @@ fn fetch_ahead(start: *const u8, n_bytes: usize) {
     }
 }
 
+/// Fetches all of a slice.
+#[inline(always)]
+pub(crate) fn fetch_all<T>(numbers: &[T]) {
+    let start: *const u8 = numbers.as_ptr().cast();
+    for line in (0..size_of_val(numbers)).step_by(64) {
+        isa::fetch(start.wrapping_add(line));
+    }
+}
+
 /// One of the products that share their activations.
 pub(crate) struct Product<'a> {
     /// `[n_out, n_in]`.

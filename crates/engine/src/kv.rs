@@ -7,12 +7,12 @@
 //! A block holds the keys and values of 16 positions in every layer. Blocks have reference counts: a fork shares all
 //! its blocks, and whoever writes into a shared block first takes a copy of it.
 
-mod layer;
+mod blocks;
 mod number;
 
 use half::f16;
 
-pub(crate) use layer::{HeadBlock, LayerKv};
+pub(crate) use blocks::{Blocks, HeadBlock};
 pub(crate) use number::{GROUP, KvNumber};
 pub use number::{KvType, UnknownKvType};
 
@@ -62,17 +62,17 @@ impl Sequence {
     }
 }
 
-/// The layers of either type.
+/// The keys and values of all layers, of either type.
 #[derive(Debug)]
 pub(crate) enum Layers {
-    F16(Vec<LayerKv<f16>>),
-    Q8_0(Vec<LayerKv<i8>>),
+    F16(Blocks<f16>),
+    Q8_0(Blocks<i8>),
     /// In a device's memory; here are only the blocks it must copy before its next step, in order.
     #[cfg(feature = "cuda")]
     OnDevice(Vec<(BlockId, BlockId)>),
 }
 
-/// Evaluates an expression that is generic over the type of layers.
+/// Evaluates an expression that is generic over the type of numbers.
 macro_rules! for_type {
     ($layers:expr, |$of_type:ident| $value:expr) => {
         match $layers {
@@ -98,8 +98,8 @@ impl KvPool {
     /// needed, [`KvType::n_bytes_per_token`] for each position of a block.
     pub fn new(spec: &ModelSpec, n_max_tokens: usize, kv_type: KvType) -> Self {
         let layers = match kv_type {
-            KvType::F16 => Layers::F16((0..spec.n_layers).map(|_| LayerKv::new(spec)).collect()),
-            KvType::Q8_0 => Layers::Q8_0((0..spec.n_layers).map(|_| LayerKv::new(spec)).collect()),
+            KvType::F16 => Layers::F16(Blocks::new(spec)),
+            KvType::Q8_0 => Layers::Q8_0(Blocks::new(spec)),
         };
         Self {
             layers,
@@ -228,7 +228,7 @@ impl KvPool {
         v: &[f32],
     ) {
         let (block, within) = (blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
-        for_type!(&mut self.layers, |layers| layers[layer_idx].write(block, within, k, v));
+        for_type!(&mut self.layers, |layers| layers.write(layer_idx, block, within, k, v));
     }
 
     /// Returns the keys and values of all layers.
@@ -241,18 +241,17 @@ impl KvPool {
             self.n_references[block.0 as usize] = 1;
             // Positions that nobody has written yet are multiplied with 0, which infinity outlives. A device leaves them out.
             if !self.is_on_device() {
-                for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.clear(block)));
+                for_type!(&mut self.layers, |layers| layers.clear(block));
             }
             return Ok(block);
         }
         if self.n_references.len() >= self.n_max_blocks {
             return Err(KvFull { n_blocks: self.n_max_blocks });
         }
-        self.n_references.push(1);
-        let n_blocks = self.n_references.len();
-        if !self.is_on_device() {
-            for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.resize(n_blocks)));
+        if !self.is_on_device() && for_type!(&mut self.layers, |layers| layers.push()).is_err() {
+            return Err(KvFull { n_blocks: self.n_references.len() });
         }
+        self.n_references.push(1);
         Ok(BlockId(self.n_references.len() as u32 - 1))
     }
 
@@ -273,7 +272,7 @@ impl KvPool {
         if let Layers::OnDevice(copies) = &mut self.layers {
             return copies.push((from, to));
         }
-        for_type!(&mut self.layers, |layers| layers.iter_mut().for_each(|layer| layer.copy(from, to)));
+        for_type!(&mut self.layers, |layers| layers.copy(from, to));
     }
 }
 
@@ -293,11 +292,11 @@ impl KvPool {
         head_idx: usize,
     ) -> [Vec<f32>; 2] {
         let (block, within) = (blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
-        for_type!(&self.layers, |layers| layers[layer_idx].read(block, head_idx, within))
+        for_type!(&self.layers, |layers| layers.read(layer_idx, block, head_idx, within))
     }
 
     fn n_bytes(&self) -> usize {
-        for_type!(&self.layers, |layers| layers.iter().map(LayerKv::n_bytes).sum())
+        for_type!(&self.layers, |layers| layers.n_bytes())
     }
 }
 

@@ -6,9 +6,9 @@
 use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
 use crate::{ModelSpec, RopePairing};
 
-/// Replaces scores by `exp(scale · (score − largest))` and returns their sum.
+/// Replaces scores by `exp(scale · (score − largest))` and returns the largest score and their sum.
 #[inline(always)]
-pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> f32 {
+pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> (f32, f32) {
     let largest = largest_of::<L>(scores);
     let (chunks, rest) = scores.as_chunks_mut::<N_LANES>();
     let mut sums = L::splat(0.0);
@@ -23,7 +23,20 @@ pub(super) fn softmax<L: Lanes>(scores: &mut [f32], scale: f32) -> f32 {
     for (sum, weight) in sums.iter_mut().zip(rest) {
         *sum += *weight;
     }
-    sums.iter().sum()
+    (largest, sums.iter().sum())
+}
+
+vectorised! {
+    /// Writes `exp(x[0]) · sums + exp(x[1]) · others` over `sums`, and returns the same of two weights.
+    pub(super) fn rescale<L>(x: [f32; 2], weights: (f32, f32), sums: &mut [f32], others: &[f32]) -> f32 {
+        let mut factors = [0.0; N_LANES];
+        factors[..2].copy_from_slice(&x);
+        let [own, other, ..] = exp(L::load(&factors)).to_array();
+        for (sum, x) in sums.iter_mut().zip(others) {
+            *sum = *sum * own + x * other;
+        }
+        weights.0 * own + weights.1 * other
+    }
 }
 
 #[inline(always)]
@@ -40,7 +53,7 @@ vectorised! {
     /// Replaces logits by weights, `exp(scale · (logit − largest))`, and returns their sum. Minus infinity weighs nothing
     /// that counts, but more than 0.
     pub(crate) fn weights<L>(logits: &mut [f32], scale: f32) -> f32 {
-        softmax::<L>(logits, scale)
+        softmax::<L>(logits, scale).1
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn n_scales<T: KvNumber>(head_dim: usize) -> usize {
 }
 
 /// A kind of number in a KV cache.
-pub(crate) trait KvNumber: Copy + 'static {
+pub(crate) trait KvNumber: bytemuck::Pod {
     const ZERO: Self;
     /// Whether a number is to be multiplied with the scale of its group.
     const IS_SCALED: bool;
