@@ -133,12 +133,17 @@ pub(crate) fn goes_with(request: &Request<'_>, around: &Around, line: &str) -> b
 fn is_indented_right(language: Language, around: &Around, text: &str) -> bool {
     let next = around.below.as_deref().filter(|_| around.tail.trim().is_empty());
     let (Some(next), BlockForm::Indentation) = (next, language.block_form()) else { return true };
-    let (is_first, last) = match text.rsplit_once('\n') {
-        Some((_, last)) => (false, last.to_owned()),
-        None => (true, format!("{}{text}", around.head)),
+    let is_code = |line: &str| {
+        let line = line.trim();
+        !line.is_empty() && language.line_comment().is_none_or(|mark| !line.starts_with(mark))
     };
-    let is_mark = |mark: &str| last.trim_start().starts_with(mark);
-    if text.is_empty() || last.trim().is_empty() || language.line_comment().is_some_and(is_mark) {
+    // Comments are in no block.
+    let Some((idx, last)) = text.lines().enumerate().filter(|(_, line)| is_code(line)).last() else {
+        return true;
+    };
+    let is_first = idx == 0;
+    let last = if is_first { format!("{}{last}", around.head) } else { last.to_owned() };
+    if !is_code(&last) {
         return true;
     }
     let is_deeper = indentation(next) > indentation(&last);
@@ -225,6 +230,8 @@ mod tests {
         );
         check("file:///a", "python", "def f(x):\n    $0\n\ng()\n", "z = 2\n    if z:", Ok("z = 2"));
         check("file:///a", "python", "def f(x):\n    $0", "if x:", Ok("if x:"));
+        let ends_in_comment = "y = x\n    if x:\n        # odd";
+        check("file:///a", "python", "def f(x):\n    $0\n\ng()\n", ends_in_comment, Ok("y = x"));
         check("file:///a", "klingon", "fn f() {\n    $0\n}\n", "a();\n    if b {", Ok("a();\n    if b {"));
     }
 }

@@ -86,7 +86,11 @@ pub fn trim(answer: &str, around: &Around, is_cut: bool, n_statement: usize) -> 
     let shown = without_tail(shown, around);
     let shown = match shown.rsplit_once('\n') {
         // Enter between two brackets has put the closing one on the next line.
-        Some((before, last)) if closes_block(last) && below == Some(last.trim()) => before.trim_end(),
+        Some((before, last))
+            if meets_below(last, around) || closes_block(last) && below == Some(last.trim()) =>
+        {
+            before.trim_end()
+        }
         _ => shown,
     };
     if shown.trim().is_empty() {
@@ -128,7 +132,8 @@ fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
         // The first line continues the cursor's; the others must stay in its block.
         let is_over = line_idx >= N_MAX_LINES
             || line_idx > 0
-                && (is_blank && is_whole || !is_blank && indentation(line) < indent && !closes_block(line));
+                && (is_whole && (is_blank || meets_below(line, around))
+                    || !is_blank && indentation(line) < indent && !closes_block(line));
         if is_over {
             return Some(at);
         }
@@ -138,6 +143,11 @@ fn end(answer: &str, around: &Around, n_statement: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Returns whether a line is the one that the document goes on with.
+fn meets_below(line: &str, around: &Around) -> bool {
+    around.below.as_deref().is_some_and(|below| below.trim_end() == line.trim_end())
 }
 
 /// Returns whether a line only closes brackets, so that it belongs to the block above it.
@@ -232,6 +242,14 @@ mod tests {
         check("    ", "", None, "a();\n}\nfn b() {}\n", Ok("a();\n}"));
         check("    ", "", Some("}"), "a();\n}\nfn b() {}\n", Ok("a();"));
         check("    ", "", Some("    a = 0"), "a = 0\n    return a\n", Err(NoneReason::AlreadyThere));
+        check("    ", "", Some("    for a in b:"), "a = 0\n    for a in b:\n        c()\n", Ok("a = 0"));
+        check(
+            "    ",
+            "",
+            Some("    return a"),
+            "if a:\n        return a\n    return a",
+            Ok("if a:\n        return a"),
+        );
         check("ret", "", Some("return x"), "urn x\n", Err(NoneReason::AlreadyThere));
         check("", "", None, "a\nb\nc\nd\ne\nf\ng\nh\n", Ok("a\nb\nc\nd\ne\nf"));
     }
