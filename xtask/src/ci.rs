@@ -6,6 +6,7 @@
 mod eval;
 mod needs;
 mod runner;
+mod training;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -35,14 +36,16 @@ const STEPS: &[Step] = &[
     Step { name: "model", run: run_model },
     Step { name: "test", run: runner::run },
     Step { name: "eval", run: eval::run },
+    Step { name: "training", run: training::run_data },
     Step { name: "remote", run: run_remote },
     Step { name: "windows", run: run_windows },
     Step { name: "cuda", run: run_cuda },
+    Step { name: "train", run: training::run_tiny },
 ];
 
-/// The steps that run only where they are named: the one builds llama.cpp, 8 minutes of one core, the others check
-/// all dependencies again.
-const ON_REQUEST: &[&str] = &["remote", "windows", "cuda"];
+/// The steps that run only where they are named: one builds llama.cpp, 8 minutes of one core, one fetches PyTorch, 3 GB,
+/// the others check all dependencies again.
+const ON_REQUEST: &[&str] = &["remote", "windows", "cuda", "train"];
 /// The target that Debian has a C compiler for.
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
@@ -206,8 +209,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 fn run_model(root: &Path) -> Result<Closing, String> {
-    let path = model::path(root)?;
-    println!("test model: {}", path.display());
+    println!("test model: {}", model::path(root)?.display());
+    println!("test model that fills in: {}", model::fim_path(root)?.display());
     Ok(Closing::new())
 }
 

@@ -21,7 +21,7 @@ Usage: cargo xtask COMMAND
   tidy [--write]             check the house rules; --write brings ARCHITECTURE.md's module table up to date
   ci [--only STEP]… [--skip STEP]…
                              everything CI runs, in this order:
-                             needs, fmt, tidy, clippy, tools, build, model, test, eval
+                             needs, fmt, tidy, clippy, tools, build, model, test, eval, training
   bench peers [ARG]…         measure beside llama.cpp, which the first time is built; ARGs go to bench/peers.py
   bench typing [ARG]…        type into real files key by key, through the language server; see `--help` after it
                              --peer measures beside llama.cpp's server, which the first time is built

@@ -24,7 +24,16 @@ pub fn run(root: &Path, script: &str, args: &[&str]) -> Result<(), String> {
 /// # Errors
 /// What failed, in words for a person.
 pub fn run_holes(root: &Path, args: &[&str]) -> Result<(), String> {
-    let python = venv(&root.join(".tools").join("holes"))?;
+    let python = python_with(root, "holes", HOLES_REQUIREMENTS)?;
+    run_with(root, &python, &agent(root)?, "eval_holes.py", args)
+}
+
+/// Returns a Python of its own under `.tools` that has what a file of requirements names.
+///
+/// # Errors
+/// What failed, in words for a person.
+pub fn python_with(root: &Path, name: &str, requirements: &str) -> Result<PathBuf, String> {
+    let python = venv(&root.join(".tools").join(name))?;
     let mut install = Command::new(&python);
     install.args([
         "-m",
@@ -34,10 +43,10 @@ pub fn run_holes(root: &Path, args: &[&str]) -> Result<(), String> {
         "--only-binary",
         ":all:",
         "--requirement",
-        HOLES_REQUIREMENTS,
+        requirements,
     ]);
     succeed(install.current_dir(root))?;
-    run_with(root, &python, &agent(root)?, "eval_holes.py", args)
+    Ok(python)
 }
 
 /// Runs `bench/SCRIPT` with `args` by the given Python, on the given build of `agent`.

@@ -9,29 +9,35 @@ use std::process::{Command, Stdio};
 
 /// What the tests run on, whatever the default is: some know what it writes.
 const TEST_MODEL: &str = "smollm2-135m-instruct";
+/// What the tests of filling in run on.
+const TEST_FIM_MODEL: &str = "smollm2-135m-fim";
 
 /// Returns the path of the test model: `TANDEM_TEST_MODEL` when it is set, else [`TEST_MODEL`], pulled
 /// into the user's data directory when it is not there yet.
 pub fn path(root: &Path) -> Result<PathBuf, String> {
-    if std::env::var_os("TANDEM_TEST_MODEL").is_some() {
-        return path_of(Path::new(""), &[]);
-    }
-    path_of(&agent_binary(root)?, &[TEST_MODEL])
+    given("TANDEM_TEST_MODEL").unwrap_or_else(|| pulled(&agent_binary(root)?, &[TEST_MODEL]))
+}
+
+/// Returns the path of the test model that fills in: `TANDEM_TEST_FIM_MODEL`, else [`TEST_FIM_MODEL`].
+pub fn fim_path(root: &Path) -> Result<PathBuf, String> {
+    given("TANDEM_TEST_FIM_MODEL").unwrap_or_else(|| pulled(&agent_binary(root)?, &[TEST_FIM_MODEL]))
 }
 
 /// Returns the path of the default model of the given build of `agent`, or `TANDEM_TEST_MODEL` when it is set.
 pub fn default_by(agent: &Path) -> Result<PathBuf, String> {
-    path_of(agent, &[])
+    given("TANDEM_TEST_MODEL").unwrap_or_else(|| pulled(agent, &[]))
 }
 
-fn path_of(agent: &Path, name: &[&str]) -> Result<PathBuf, String> {
-    if let Some(given) = std::env::var_os("TANDEM_TEST_MODEL") {
-        let given = PathBuf::from(given);
-        return match given.is_file() {
-            true => Ok(given),
-            false => Err(format!("TANDEM_TEST_MODEL is {}, where no file is", given.display())),
-        };
-    }
+/// Returns the file that a variable names, if it is set.
+fn given(variable: &str) -> Option<Result<PathBuf, String>> {
+    let path = PathBuf::from(std::env::var_os(variable)?);
+    Some(match path.is_file() {
+        true => Ok(path),
+        false => Err(format!("{variable} is {}, where no file is", path.display())),
+    })
+}
+
+fn pulled(agent: &Path, name: &[&str]) -> Result<PathBuf, String> {
     pull(agent, name)?;
     let output = Command::new(agent)
         .args(["models", "path"])

@@ -8,16 +8,18 @@
 //! what follows are enough. The other lines leave the likeliest one at the tokens at which it was in doubt.
 //!
 //! One with FIM tokens has seen what follows: there the best makes `log P(line, end | around)` greatest. Greedy decoding
-//! does not find that one, for it takes no heed of how likely it is to be done where the line ends.
+//! does not find that one, for it takes no heed of how likely it is to be done where the line ends. Who asks by hand
+//! waits for a second opinion: how likely what follows is as a plain continuation, too.
 
 use engine::{StopReason, TokenId, Tokenizer};
 
 use crate::clean::goes_with;
 use crate::gate::Around;
 use crate::lines::{Doubt, Line, Writer};
-use crate::prompt::{Prompt, sees_after};
+use crate::prompt::{Prompt, sees_after, without_after};
 use crate::trim;
-use crate::{Request, Statistics};
+use crate::window::Window;
+use crate::{Request, Statistics, Trigger};
 
 /// Tokens of the text after the cursor that are asked for. More than 8 do not choose better.
 const N_AFTER: usize = 8;
@@ -34,7 +36,7 @@ pub(crate) fn choose(
     doubts: Vec<Doubt>,
     request: &Request<'_>,
     around: &Around,
-    after: &str,
+    window: &Window,
 ) -> Result<Line, engine::Error> {
     let doubts: Vec<Doubt> =
         doubts.into_iter().filter(|doubt| doubt.margin >= -MAX_MARGIN).take(writer.n_others).collect();
@@ -43,12 +45,18 @@ pub(crate) fn choose(
         first.begin_at(around);
         return Ok(first);
     }
-    let mut end = after.len().min(N_MAX_AFTER_BYTES);
-    while !after.is_char_boundary(end) {
+    let mut end = window.after.len().min(N_MAX_AFTER_BYTES);
+    while !window.after.is_char_boundary(end) {
         end -= 1;
     }
-    let after = &after[..end];
-    let mut candidates = judged(writer, prompt, &first, &doubts, around, after)?;
+    let after = &window.after[..end];
+    let tokenizer = writer.engine.tokenizer();
+    let sight = match sees_after(tokenizer) {
+        false => Sight::Before,
+        true if request.trigger == Trigger::Invoked => Sight::Both(without_after(tokenizer, window)),
+        true => Sight::Around,
+    };
+    let mut candidates = judged(writer, prompt, &first, &doubts, around, (&sight, after))?;
     let mut seen = std::collections::BTreeSet::new();
     candidates.retain(|one| seen.insert(one.line.text.clone()));
     let value = |one: &Candidate| one.logprob + one.of_after;
@@ -59,12 +67,22 @@ pub(crate) fn choose(
     Ok(candidates.swap_remove(best).line)
 }
 
+/// What a model sees of the text around the cursor when it is asked about a line.
+enum Sight {
+    /// What is before it.
+    Before,
+    /// What follows, too.
+    Around,
+    /// That, and by itself what is before it: these ids.
+    Both(Vec<TokenId>),
+}
+
 /// A line, and what speaks for it.
 struct Candidate {
     line: Line,
     /// Natural logarithm of its own probability, as it would be shown.
     logprob: f32,
-    /// The same of what follows the cursor, if the line stands before it; or of the end, from a model that has seen that.
+    /// The same of what follows the cursor, if the line stands before it, and of the end, from a model that has seen that.
     of_after: f32,
 }
 
@@ -77,20 +95,28 @@ fn judged(
     first: &Line,
     doubts: &[Doubt],
     around: &Around,
-    after: &str,
+    (sight, after): (&Sight, &str),
 ) -> Result<Vec<Candidate>, engine::Error> {
     let asking = &*writer;
+    let of_after = |before: &[TokenId], line: &[TokenId]| {
+        let after = asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER);
+        let tokens: Vec<TokenId> = before.iter().chain(line).copied().chain(after).collect();
+        asking.likelihood(tokens, before.len() + line.len())
+    };
     let judge = |mut line: Line, mut statistics: Statistics| {
         line.begin_at(around);
         let shown = trim::without_tail(&line.text, around);
         let (written, logprob) = written(asking.engine.tokenizer(), prompt, &line, shown);
-        let mut tokens = [&prompt.tokens[..], &written].concat();
-        let (of_after, work) = if sees_after(asking.engine.tokenizer()) {
-            asking.likelihood_of_end(tokens)?
-        } else {
-            let from = tokens.len();
-            tokens.extend(asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER));
-            asking.likelihood(tokens, from)?
+        let of_end = || asking.likelihood_of_end([&prompt.tokens[..], &written].concat());
+        let (of_after, work) = match sight {
+            Sight::Before => of_after(&prompt.tokens, &written)?,
+            Sight::Around => of_end()?,
+            Sight::Both(before) => {
+                let (of_end, work) = of_end()?;
+                statistics.add_work(&work);
+                let (of_after, work) = of_after(before, &written)?;
+                (of_end.zip(of_after).map(|(of_end, of_after)| of_end + of_after), work)
+            }
         };
         statistics.add_work(&work);
         Ok((of_after.map(|of_after| Candidate { line, logprob, of_after }), statistics))

@@ -221,7 +221,7 @@ fn write(
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, engine::Error> {
     let (first, doubts) = writer.line(prompt, previous, on_text)?;
-    let line = choice::choose(writer, prompt, first, doubts, request, around, &window.after)?;
+    let line = choice::choose(writer, prompt, first, doubts, request, around, window)?;
     let mut answer = Answer {
         is_cut: matches!(line.stop, StopReason::MaxTokens | StopReason::Time),
         text: line.text,

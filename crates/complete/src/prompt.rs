@@ -33,31 +33,34 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
     let specials = tokenizer.specials();
     let context = context.filter(|context| !context.is_empty());
     let context = context.map(|context| context.tokens(tokenizer)).unwrap_or_default();
-    let Some(marks) = Marks::of(specials) else {
-        let (mut tokens, healed) = heal(tokenizer, &format!("{}{written}", window.prefix));
-        tokens.splice(0..0, context.iter().copied());
-        // A model that has no beginning-of-text token was trained on texts that follow an end.
-        let first = specials.bos.or(specials.eos);
-        if specials.add_bos || tokens.is_empty() {
-            tokens.splice(0..0, first);
+    let marks = Marks::of(specials);
+    let Before { lines, head, healed } = Before::of(tokenizer, marks.as_ref(), &window.prefix, written);
+    let tokens = match marks {
+        Some(marks) => {
+            let bos = specials.bos.filter(|_| specials.add_bos);
+            marks.around(bos, context, &lines, &tokenizer.encode(&window.after), &head)
         }
-        return Prompt { tokens, healed };
+        None => plain(specials, &[context, &lines, &head]),
     };
-    let bos = specials.bos.filter(|_| specials.add_bos);
-    let after = tokenizer.encode(&window.after);
-    let (before, head, healed) = match marks.middle {
-        Some(_) => {
-            let n_before = window.prefix.rfind('\n').map_or(0, |at| at + 1);
-            let (before, head) = window.prefix.split_at(n_before);
-            let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
-            (tokenizer.encode(before), head, healed)
-        }
-        None => {
-            let (head, healed) = heal(tokenizer, &format!("{}{written}", window.prefix));
-            (Vec::new(), head, healed)
-        }
-    };
-    Prompt { tokens: marks.around(bos, context, &before, &after, &head), healed }
+    Prompt { tokens, healed }
+}
+
+/// Returns the ids of what is before the cursor alone, healed as in the prompt.
+pub(crate) fn without_after(tokenizer: &Tokenizer, window: &Window) -> Vec<TokenId> {
+    let specials = tokenizer.specials();
+    let before = Before::of(tokenizer, Marks::of(specials).as_ref(), &window.prefix, "");
+    plain(specials, &[&before.lines, &before.head])
+}
+
+/// Puts the parts of a prompt without FIM tokens together.
+fn plain(specials: &SpecialTokens, parts: &[&[TokenId]]) -> Vec<TokenId> {
+    let mut tokens = parts.concat();
+    // A model that has no beginning-of-text token was trained on texts that follow an end.
+    let first = specials.bos.or(specials.eos);
+    if specials.add_bos || tokens.is_empty() {
+        tokens.splice(0..0, first);
+    }
+    tokens
 }
 
 /// Returns whether the model sees what follows the cursor.
@@ -98,6 +101,27 @@ impl Marks {
             }
             None => [bos, context, &[self.suffix], after, &[self.prefix], before, head].concat(),
         }
+    }
+}
+
+/// What is before the cursor.
+struct Before {
+    /// The lines before the cursor's, where something stands between them and its head.
+    lines: Vec<TokenId>,
+    /// The cursor's line up to it, or all that is before it.
+    head: Vec<TokenId>,
+    healed: Vec<u8>,
+}
+
+impl Before {
+    fn of(tokenizer: &Tokenizer, marks: Option<&Marks>, prefix: &str, written: &str) -> Self {
+        let n_lines = match marks.and_then(|marks| marks.middle) {
+            Some(_) => prefix.rfind('\n').map_or(0, |at| at + 1),
+            None => 0,
+        };
+        let (lines, head) = prefix.split_at(n_lines);
+        let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
+        Self { lines: tokenizer.encode(lines), head, healed }
     }
 }
 

@@ -14,13 +14,14 @@ use crate::model;
 /// Runs all tests of the workspace. On failure the runner's closing lines are part of the error.
 pub fn run(root: &Path) -> Result<Closing, String> {
     let agent = model::agent_binary(root)?;
-    let model = model::path(root)?;
+    let (model, fim_model) = (model::path(root)?, model::fim_path(root)?);
     let command = |args: &[&str]| {
         let mut command = cargo_command(root);
         command
             .args(args)
             .env("TANDEM_AGENT", &agent)
             .env("TANDEM_TEST_MODEL", &model)
+            .env("TANDEM_TEST_FIM_MODEL", &fim_model)
             .env("TANDEM_TOOLS", root.join(".tools"));
         command
     };
