@@ -23,6 +23,9 @@ use crate::{Request, Statistics, Trigger};
 
 /// Tokens of the text after the cursor that are asked for. More than 8 do not choose better.
 const N_AFTER: usize = 8;
+/// Tokens before the cursor that the second opinion is given. They are computed for it alone: a whole window would take as
+/// long again as the first answer.
+const N_BEFORE: usize = 256;
 /// Bytes of it that are made into tokens for that.
 const N_MAX_AFTER_BYTES: usize = 64;
 /// How much less likely a token may be to be in doubt: natural logarithm.
@@ -53,7 +56,10 @@ pub(crate) fn choose(
     let tokenizer = writer.engine.tokenizer();
     let sight = match sees_after(tokenizer) {
         false => Sight::Before,
-        true if request.trigger == Trigger::Invoked => Sight::Both(without_after(tokenizer, window)),
+        true if request.trigger == Trigger::Invoked => {
+            let before = without_after(tokenizer, window);
+            Sight::Both(before[before.len().saturating_sub(N_BEFORE)..].to_vec())
+        }
         true => Sight::Around,
     };
     let mut candidates = judged(writer, prompt, &first, &doubts, around, (&sight, after))?;
