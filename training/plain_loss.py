@@ -11,7 +11,7 @@ import pathlib
 import llama_cpp
 import numpy
 
-# Tokens that are seen together. The loss counts from the first on, so that short and long contexts are in it.
+# Tokens that are seen together. All but the first count, so that short and long contexts are in the loss.
 N_WINDOW = 512
 
 
@@ -44,6 +44,8 @@ def main():
     arguments = parser.parse_args()
     files = [file for path in arguments.texts for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     texts = [file.read_text(errors="replace") for file in files if file.is_file()]
+    if not any(len(text) > 64 for text in texts):
+        raise SystemExit("error: there is no text to continue")
     first = None
     for path in arguments.models:
         mean, n_tokens = loss(path, texts)

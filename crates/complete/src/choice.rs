@@ -23,11 +23,11 @@ use crate::{Request, Statistics, Trigger};
 
 /// Tokens of the text after the cursor that are asked for. More than 8 do not choose better.
 const N_AFTER: usize = 8;
+/// Bytes of it that are made into tokens for that.
+const N_MAX_AFTER_BYTES: usize = 64;
 /// Tokens before the cursor that the second opinion is given. They are computed for it alone: a whole window would take as
 /// long again as the first answer.
 const N_BEFORE: usize = 256;
-/// Bytes of it that are made into tokens for that.
-const N_MAX_AFTER_BYTES: usize = 64;
 /// How much less likely a token may be to be in doubt: natural logarithm.
 const MAX_MARGIN: f32 = 3.0;
 
@@ -56,9 +56,8 @@ pub(crate) fn choose(
     let tokenizer = writer.engine.tokenizer();
     let sight = match sees_after(tokenizer) {
         false => Sight::Before,
-        true if request.trigger == Trigger::Invoked => {
-            let before = without_after(tokenizer, window);
-            Sight::Both(before[before.len().saturating_sub(N_BEFORE)..].to_vec())
+        true if request.trigger == Trigger::Invoked && writer.has_time_to_read(N_BEFORE) => {
+            Sight::Both(without_after(tokenizer, window, N_BEFORE))
         }
         true => Sight::Around,
     };
@@ -103,6 +102,13 @@ fn judged(
     around: &Around,
     (sight, after): (&Sight, &str),
 ) -> Result<Vec<Candidate>, engine::Error> {
+    if let Sight::Both(before) = sight
+        && before.len() > 1
+    {
+        // Computed once, and the lines all go on from it.
+        let (_, work) = writer.likelihood(before.clone(), before.len() - 1)?;
+        writer.statistics.add_work(&work);
+    }
     let asking = &*writer;
     let of_after = |before: &[TokenId], line: &[TokenId]| {
         let after = asking.engine.tokenizer().encode(after).into_iter().take(N_AFTER);

@@ -138,6 +138,9 @@ fn is_indented_right(language: Language, around: &Around, text: &str) -> bool {
         !line.is_empty() && language.line_comment().is_none_or(|mark| !line.starts_with(mark))
     };
     // Comments are in no block.
+    if !is_code(next) {
+        return true;
+    }
     let Some((idx, last)) = text.lines().enumerate().filter(|(_, line)| is_code(line)).last() else {
         return true;
     };

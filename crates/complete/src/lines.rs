@@ -20,6 +20,9 @@ const N_TOP: usize = 4;
 /// Time that the first line has, however late it is: about 30 tokens of the default model on two cores.
 const MIN_LINE_TIME: Duration = Duration::from_millis(150);
 
+/// Fewest tokens of a prompt whose time says what one takes: a few take as long as one.
+const MIN_TIMED: usize = 64;
+
 /// What the model writes to the end of a line.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
@@ -93,6 +96,16 @@ impl<'a> Writer<'a> {
     /// Returns whether there is time to write a few lines more like the first, all at once, and to judge them.
     pub(crate) fn has_time_for_others(&self) -> bool {
         self.left() > 2 * self.statistics.timings.decode
+    }
+
+    /// Returns whether there is time to compute so many tokens more besides, as far as the prompt's own time tells.
+    pub(crate) fn has_time_to_read(&self, n_tokens: usize) -> bool {
+        let n_read = self.statistics.n_prompt.saturating_sub(self.statistics.n_reused);
+        if n_read < MIN_TIMED {
+            return true;
+        }
+        let of_each = self.statistics.timings.prefill.div_f64(n_read as f64);
+        self.left() > 2 * self.statistics.timings.decode + of_each.mul_f64(n_tokens as f64)
     }
 
     /// Returns whether there is time to write on.

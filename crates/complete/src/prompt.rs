@@ -45,11 +45,12 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
     Prompt { tokens, healed }
 }
 
-/// Returns the ids of what is before the cursor alone, healed as in the prompt.
-pub(crate) fn without_after(tokenizer: &Tokenizer, window: &Window) -> Vec<TokenId> {
+/// Returns the ids of what is before the cursor alone, the last `n_most` of them, healed as in the prompt.
+pub(crate) fn without_after(tokenizer: &Tokenizer, window: &Window, n_most: usize) -> Vec<TokenId> {
     let specials = tokenizer.specials();
     let before = Before::of(tokenizer, Marks::of(specials).as_ref(), &window.prefix, "");
-    plain(specials, &[&before.lines, &before.head])
+    let tokens = [before.lines, before.head].concat();
+    plain(specials, &[&tokens[tokens.len().saturating_sub(n_most)..]])
 }
 
 /// Puts the parts of a prompt without FIM tokens together.

@@ -2,7 +2,7 @@
 //!
 //! In: what the model generates. Out: what is worth showing. Ghost text ends with its line, or with the statement that the
 //! line only begins; on a blank line it may be a block, unless the line below goes on in the same one; it then ends where the
-//! indentation falls back or a blank line comes.
+//! indentation falls back, a blank line comes, or the line that the document goes on with.
 
 use crate::clean::TRY;
 use crate::gate::{Around, indentation};

@@ -48,7 +48,7 @@ fn of_a_few_lines_the_one_is_shown_that_makes_what_follows_likely() {
 
 #[test]
 fn a_model_that_fills_in_has_its_lines_judged_by_their_end_and_by_hand_by_what_follows_too() {
-    let hint = "`agent models path smollm2-135m-fim` says where it is";
+    let hint = "`agent models pull smollm2-135m-fim` fetches it, `agent models path` says where it is";
     let engine = engine("TANDEM_TEST_FIM_MODEL", hint);
     let check = |marked: &str, [likeliest, to_its_end, by_hand]: [&str; 3]| {
         assert_eq!(shown(&engine, marked, Trigger::Invoked, 0), likeliest, "{marked:?}");

@@ -52,7 +52,7 @@ struct Group<'a> {
 struct Part {
     /// `[n_queries, head_dim]`: values by their weights, of which the largest is 1.
     sums: Vec<f32>,
-    /// Of each query: its largest score, minus infinity where it sees none of the chunk, and the sum of its weights.
+    /// Of each query: its largest score, and the sum of its weights, which is 0 where it sees none of the chunk.
     totals: Vec<Total>,
 }
 
@@ -109,7 +109,7 @@ fn share_out<T: KvNumber + Sync>(
         }
         group.divide(&totals);
     };
-    if work < PARALLEL_FROM {
+    if work < PARALLEL_FROM || pool.n_threads() == 1 {
         groups.into_iter().for_each(all);
     } else if n_shares > 1 {
         pool.for_each(groups, all);
@@ -176,7 +176,8 @@ impl Group<'_> {
         let parts = part.sums.chunks_exact(dim).zip(part.totals);
         for ((out, total), (sums, of_part)) in self.outs.iter_mut().zip(totals).zip(parts) {
             match total {
-                _ if of_part.largest == f32::NEG_INFINITY => {}
+                // A part of what it sees weighs 1 at least, or is no number.
+                _ if of_part.weight == 0.0 => {}
                 None => {
                     out.copy_from_slice(sums);
                     *total = Some(of_part);
@@ -281,6 +282,7 @@ fn answer<L: Lanes, T: KvNumber>(
         block(at).into_iter().for_each(|id| fetch_all(cache.values(id).numbers));
     };
     (first..first + FETCHED_AHEAD).for_each(fetch_keys);
+    (first..first + FETCHED_AHEAD.saturating_sub(blocks.len())).for_each(fetch_values);
     for block_idx in blocks.clone() {
         fetch_keys(block_idx + FETCHED_AHEAD);
         if block_idx + FETCHED_AHEAD >= blocks.end {

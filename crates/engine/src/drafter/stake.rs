@@ -33,7 +33,7 @@ pub(crate) struct Stake {
     n_steps: f64,
     /// What drafts have really saved; less than none if they have cost more.
     n_saved: f64,
-    /// Tokens that came, without the first.
+    /// Tokens that came in its steps, without those that a grammar or a draft model has added.
     n_tokens: usize,
     /// Rows of others in the step that was planned last.
     n_others: usize,
@@ -57,8 +57,8 @@ impl Stake {
         let risk = f64::from((1.0 - odds) / (1.0 - CERTAIN)).min(1.0);
         let n_left = MOST_LOST * (self.n_tokens as f64).max(USUAL_LENGTH) + self.n_saved;
         let is_affordable = |&n: &usize| {
-            // Where nobody knows what a row costs, that is what the draft is for.
-            costs.extra(n_others, n).is_none_or(|extra| extra * risk <= self.n_steps && extra <= n_left)
+            // Where nobody knows what a row costs, one token finds out.
+            costs.extra(n_others, n).map_or(n == 1, |extra| extra * risk <= self.n_steps && extra <= n_left)
         };
         let n_affordable = (1..=n_paying).take_while(is_affordable).count();
         // Fewer tokens may not pay where more do.
@@ -177,6 +177,34 @@ mod tests {
             stake.n_to_draft(&doubtful, &costs, 0);
         }
         assert!(stake.n_to_draft(&doubtful, &costs, 0) > 0);
+    }
+
+    #[test]
+    fn whatever_comes_of_drafts_no_more_than_a_fiftieth_is_lost() {
+        let costs = costs();
+        let mut state = 1u32;
+        for _ in 0..200 {
+            let mut stake = Stake::default();
+            while stake.n_tokens < 60 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let odds = (state >> 16) as f32 / 65_536.0;
+                let n_drafted = stake.n_to_draft(&guess(odds, 7), &costs, 0);
+                // A quarter of what was drafted is right, whatever the odds said.
+                let n_right = if (state >> 8) & 3 == 0 { n_drafted } else { 0 };
+                stake.settle(&costs, n_drafted, n_right, Some(TokenId(u32::from(n_right == 0))));
+                let most = MOST_LOST * (stake.n_tokens as f64).max(USUAL_LENGTH);
+                assert!(stake.n_saved >= -most - 1e-9, "{stake:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn beside_others_too_one_token_finds_out_what_a_row_costs() {
+        let mut costs = StepCosts::default();
+        for (n_rows, millis) in [(1, 2), (2, 2), (1, 2), (2, 2), (1, 2), (2, 2)] {
+            costs.observe(n_rows, Duration::from_millis(millis));
+        }
+        assert!(Stake::default().n_to_draft(&guess(0.95, 7), &costs, 1) <= 1);
     }
 
     #[test]

@@ -15,16 +15,13 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::number::{GROUP, KvNumber, n_scales};
+use super::number::{GROUP, KvNumber, head_block_bytes, n_scales};
 use crate::mmap::Pages;
 use crate::{BLOCK_TOKENS, BlockId, ModelSpec};
 
 /// Bytes that are mapped at a time, or as many as a block has if these are more. The system gives them memory when they
 /// are written.
 const SEGMENT_BYTES: usize = 16 << 20;
-
-/// Bytes of a line of the cache; each head's numbers begin one.
-const LINE: usize = 64;
 
 /// What is stored of one head in a block.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +53,6 @@ impl<T: KvNumber> Blocks<T> {
     pub(super) fn new(spec: &ModelSpec) -> Self {
         let n_number_bytes = BLOCK_TOKENS * spec.head_dim * size_of::<T>();
         let n_scale_bytes = BLOCK_TOKENS * n_scales::<T>(spec.head_dim) * size_of::<f16>();
-        let n_head_bytes = (n_number_bytes + n_scale_bytes).next_multiple_of(LINE);
         let mut blocks = Self {
             segments: Vec::new(),
             n_per_segment: 0,
@@ -64,7 +60,7 @@ impl<T: KvNumber> Blocks<T> {
             n_layers: spec.n_layers,
             n_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
-            n_head_bytes,
+            n_head_bytes: head_block_bytes::<T>(spec.head_dim),
             scales: n_number_bytes..n_number_bytes + n_scale_bytes,
             number: PhantomData,
         };

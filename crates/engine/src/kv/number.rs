@@ -9,11 +9,14 @@ use std::str::FromStr;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use crate::ModelSpec;
 use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
+use crate::{BLOCK_TOKENS, ModelSpec};
 
 /// Dimensions that share a scale: ggml's `QK8_0`.
 pub(crate) const GROUP: usize = 32;
+
+/// Bytes of a line of the cache; each head's numbers in a block begin one.
+const LINE: usize = 64;
 
 /// Largest quant; −128 is never used, as in ggml.
 const MAX_QUANT: f32 = 127.0;
@@ -48,8 +51,9 @@ impl KvType {
     }
 }
 
+/// Returns the bytes of one head's keys or values at one position, with its part of what fills up a block.
 fn head_bytes<T: KvNumber>(head_dim: usize) -> usize {
-    head_dim * size_of::<T>() + n_scales::<T>(head_dim) * size_of::<f16>()
+    head_block_bytes::<T>(head_dim) / BLOCK_TOKENS
 }
 
 impl fmt::Display for KvType {
@@ -72,6 +76,12 @@ impl FromStr for KvType {
             .find(|kv_type| kv_type.name() == name)
             .ok_or_else(|| UnknownKvType(name.to_owned()))
     }
+}
+
+/// Returns the bytes of one head's keys or values in a block: whole lines of the cache.
+pub(super) fn head_block_bytes<T: KvNumber>(head_dim: usize) -> usize {
+    let n_bytes = head_dim * size_of::<T>() + n_scales::<T>(head_dim) * size_of::<f16>();
+    (BLOCK_TOKENS * n_bytes).next_multiple_of(LINE)
 }
 
 /// Returns how many scales one head has at one position.

@@ -36,8 +36,12 @@ fn contents(pool: &KvPool, sequence: &Sequence) -> Vec<u32> {
 
 #[test]
 fn a_fork_shares_blocks_until_one_side_writes() {
-    for kv_type in TYPES {
-        let mut pool = KvPool::new(&spec(), 1024, kv_type);
+    // One block in a segment, and many.
+    let of_many_layers = ModelSpec { n_layers: 4_096, ..spec() };
+    for (kv_type, spec) in
+        TYPES.into_iter().flat_map(|kv_type| [(kv_type, spec()), (kv_type, of_many_layers.clone())])
+    {
+        let mut pool = KvPool::new(&spec, 1024, kv_type);
         let mut first = Sequence::default();
         append(&mut pool, &mut first, &(0..20).collect::<Vec<_>>());
         let mut second = pool.fork(&first, 18);

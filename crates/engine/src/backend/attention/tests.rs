@@ -30,7 +30,7 @@ struct Case {
 
 fn case(kv_type: KvType, head_dim: usize) -> Case {
     let spec = ModelSpec { n_layers: 1, n_heads: 6, n_kv_heads: 2, head_dim, ..ModelSpec::default() };
-    let mut kv = KvPool::new(&spec, N_POSITIONS, kv_type);
+    let mut kv = KvPool::new(&spec, N_POSITIONS + 64, kv_type);
     let mut sequence = Sequence::default();
     kv.reserve(&mut sequence, N_POSITIONS).expect("the pool is large enough");
     for position in 0..N_POSITIONS {
@@ -108,5 +108,57 @@ fn attention_has_the_same_bits_with_any_instructions_rows_and_threads() {
             }
             assert!(got == expected, "{kv_type} of {dim} dimensions, {n_rows} rows on {n_threads} threads");
         }
+    }
+}
+
+#[test]
+fn sequences_in_one_step_share_blocks_and_get_what_each_gets_alone() {
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    for kv_type in TYPES {
+        let dim = 64;
+        let mut case = case(kv_type, dim);
+        case.sequence.commit(&vec![crate::TokenId(0); N_POSITIONS]);
+        // The one goes on in the second chunk, the other in the first.
+        for n_shared in [CHUNK_BLOCKS * BLOCK_TOKENS + 5, 21] {
+            let mut fork = case.kv.fork(&case.sequence, n_shared);
+            case.kv.reserve(&mut fork, 3).expect("the pool is large enough");
+            for position in n_shared..n_shared + 3 {
+                let [k, v] = [5, 6].map(|kind| values(0x51ed * (position as u64 * 7 + kind), 2 * dim));
+                case.kv.write(0, fork.blocks(), position, &k, &v);
+            }
+            let spans = [
+                RowSpan { blocks: case.sequence.blocks(), start: N_POSITIONS - 2, n_tokens: 2 },
+                RowSpan { blocks: fork.blocks(), start: n_shared, n_tokens: 3 },
+            ];
+            let width = case.spec.n_heads * dim;
+            let answer = |spans: &[RowSpan<'_>], q: &[f32], n_threads: usize| {
+                let pool = Pool::new(n_threads).expect("threads start");
+                let mut out = vec![f32::NAN; q.len()];
+                attend(&pool, &case.spec, &case.kv, 0, spans, q, &mut out);
+                out
+            };
+            let q = &case.q[..5 * width];
+            let (of_first, of_fork) = q.split_at(2 * width);
+            let alone = [answer(&spans[..1], of_first, 1), answer(&spans[1..], of_fork, 1)].concat();
+            for n_threads in [1, 2, 3] {
+                assert_eq!(bits(&answer(&spans, q, n_threads)), bits(&alone), "{kv_type}, {n_shared} shared");
+            }
+            case.kv.release(fork);
+        }
+    }
+}
+
+#[test]
+fn a_query_that_is_no_number_gets_no_number_and_not_what_was_there() {
+    let mut case = case(KvType::F16, 64);
+    let width = case.spec.n_heads * 64;
+    case.q[..64].fill(f32::NAN);
+    for n_threads in [1, 2] {
+        let pool = Pool::new(n_threads).expect("threads start");
+        let mut out = vec![7.0; width];
+        let start = N_POSITIONS - 1;
+        let spans = [RowSpan { blocks: case.sequence.blocks(), start, n_tokens: 1 }];
+        attend(&pool, &case.spec, &case.kv, 0, &spans, &case.q[..width], &mut out);
+        assert!(out[..64].iter().all(|x| x.is_nan()) && out[64..].iter().all(|x| x.is_finite()), "{out:?}");
     }
 }
