@@ -98,16 +98,18 @@ fn prefetch<const F: usize>(panel: &[u8], block_idx: usize) {
 /// Fetches `n_bytes` that lie [`PREFETCH_AHEAD`] behind an address.
 #[inline(always)]
 fn fetch_ahead(start: *const u8, n_bytes: usize) {
-    for line in (0..n_bytes).step_by(64) {
-        isa::fetch(start.wrapping_add(PREFETCH_AHEAD + line));
-    }
+    fetch_lines(start.wrapping_add(PREFETCH_AHEAD), n_bytes);
 }
 
 /// Fetches all of a slice.
 #[inline(always)]
 pub(crate) fn fetch_all<T>(numbers: &[T]) {
-    let start: *const u8 = numbers.as_ptr().cast();
-    for line in (0..size_of_val(numbers)).step_by(64) {
+    fetch_lines(numbers.as_ptr().cast(), size_of_val(numbers));
+}
+
+#[inline(always)]
+fn fetch_lines(start: *const u8, n_bytes: usize) {
+    for line in (0..n_bytes).step_by(64) {
         isa::fetch(start.wrapping_add(line));
     }
 }
