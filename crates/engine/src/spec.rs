@@ -24,8 +24,32 @@ pub struct RopeSpec {
     pub n_dims: usize,
     /// Positions are divided by this (linear scaling); 1 for most.
     pub position_divisor: f32,
+    /// Stretching to more positions than a model was trained with, by wavelength.
+    pub yarn: Option<YarnSpec>,
     /// Which dimensions form a pair.
     pub pairing: RopePairing,
+}
+
+/// YaRN: wavelengths that came round often in training stay, those that never did are stretched, the ones between in part.
+///
+/// Source: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large Language Models", section 3.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YarnSpec {
+    /// By how much the context is longer than in training.
+    pub factor: f32,
+    /// Positions in training.
+    pub n_original: usize,
+    /// Turns over `n_original` positions from which on a wavelength stays, and below which it is stretched whole.
+    pub beta: [f32; 2],
+    /// What rotated queries and keys are multiplied by.
+    pub magnitude: f32,
+}
+
+impl RopeSpec {
+    /// Returns what rotated queries and keys are multiplied by.
+    pub(crate) fn magnitude(&self) -> f64 {
+        self.yarn.map_or(1.0, |yarn| f64::from(yarn.magnitude))
+    }
 }
 
 /// The shape of a decoder.
@@ -53,9 +77,40 @@ pub struct ModelSpec {
     pub head_dim: usize,
     /// Epsilon of the RMS norms.
     pub norm_eps: f32,
+    /// Whether query, key and value have a bias.
+    pub has_qkv_bias: bool,
+    /// Whether each query and key head is normalised before it is rotated.
+    pub has_qk_norm: bool,
     /// Rotary position embedding.
     pub rope: RopeSpec,
 }
+
+/// What a family of models does that is not in its file's metadata.
+struct Family {
+    architecture: &'static str,
+    pairing: RopePairing,
+    /// None where the tensors say it.
+    has_qkv_bias: Option<bool>,
+    has_qk_norm: bool,
+}
+
+/// The families that run. Mistral, Mistral Nemo, DeepSeek-Coder, SmolLM2 and R1's distills of Llama are files of `llama`; R1's
+/// distills of Qwen are files of `qwen2`.
+const FAMILIES: [Family; 3] = [
+    Family { architecture: "llama", pairing: RopePairing::Norm, has_qkv_bias: None, has_qk_norm: false },
+    Family {
+        architecture: "qwen2",
+        pairing: RopePairing::Neox,
+        has_qkv_bias: Some(true),
+        has_qk_norm: false,
+    },
+    Family {
+        architecture: "qwen3",
+        pairing: RopePairing::Neox,
+        has_qkv_bias: Some(false),
+        has_qk_norm: true,
+    },
+];
 
 /// Bounds on what a header may claim; beyond them it lies or is no model of ours. Far above any open model of 2026.
 const MAX_LAYERS: u64 = 1024;
@@ -70,9 +125,11 @@ impl ModelSpec {
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
         let architecture = gguf.str("general.architecture").map_err(inconsistent)?.to_owned();
-        if architecture != "llama" {
-            return Err(unsupported(&architecture, "only `llama` runs so far"));
-        }
+        let Some(family) = FAMILIES.iter().find(|family| family.architecture == architecture) else {
+            let known: Vec<String> =
+                FAMILIES.iter().map(|family| format!("`{}`", family.architecture)).collect();
+            return Err(unsupported(&architecture, &format!("this engine runs {}", known.join(", "))));
+        };
         let key = |name: &str| format!("{architecture}.{name}");
         let count = |name: &str, max: u64| -> Result<usize, Error> {
             let value = gguf.u64(&key(name)).map_err(inconsistent)?;
@@ -110,11 +167,13 @@ impl ModelSpec {
             n_kv_heads,
             head_dim,
             norm_eps: number("attention.layer_norm_rms_epsilon", 1e-5)?,
+            has_qkv_bias: family.has_qkv_bias.unwrap_or_else(|| gguf.tensor("blk.0.attn_q.bias").is_ok()),
+            has_qk_norm: family.has_qk_norm,
             rope: RopeSpec {
                 theta: number("rope.freq_base", 10_000.0)?,
                 n_dims: or("rope.dimension_count", head_dim)?,
-                position_divisor: rope_divisor(gguf, &architecture, &number)?,
-                pairing: RopePairing::Norm,
+                pairing: family.pairing,
+                ..rope_scaling(gguf, &architecture, &number, &count)?
             },
             architecture,
         };
@@ -148,14 +207,31 @@ impl ModelSpec {
     }
 }
 
-fn rope_divisor(
+/// Returns how positions are stretched.
+fn rope_scaling(
     gguf: &Gguf,
     architecture: &str,
     number: &impl Fn(&str, f32) -> Result<f32, Error>,
-) -> Result<f32, Error> {
+    count: &impl Fn(&str, u64) -> Result<usize, Error>,
+) -> Result<RopeSpec, Error> {
+    let plain = RopeSpec { position_divisor: 1.0, ..RopeSpec::default() };
     match gguf.str(&format!("{architecture}.rope.scaling.type")) {
-        Err(_) | Ok("none") => Ok(1.0),
-        Ok("linear") => number("rope.scaling.factor", 1.0),
+        Err(_) | Ok("none") => Ok(plain),
+        Ok("linear") => Ok(RopeSpec { position_divisor: number("rope.scaling.factor", 1.0)?, ..plain }),
+        Ok("yarn") => {
+            let factor = number("rope.scaling.factor", 1.0)?;
+            let magnitude = number("rope.scaling.attn_factor", 1.0)? * (1.0 + 0.1 * factor.max(1.0).ln());
+            let yarn = YarnSpec {
+                factor,
+                n_original: count("rope.scaling.original_context_length", MAX_CTX)?,
+                beta: [
+                    number("rope.scaling.yarn_beta_fast", 32.0)?,
+                    number("rope.scaling.yarn_beta_slow", 1.0)?,
+                ],
+                magnitude,
+            };
+            Ok(RopeSpec { yarn: Some(yarn), ..plain })
+        }
         Ok(other) => Err(unsupported(architecture, &format!("rope scaling `{other}`"))),
     }
 }

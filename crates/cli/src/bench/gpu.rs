@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use engine::{Bench, Bits, Device, Engine, EngineOptions, KvType, ModelSpec, RopeSpec};
+use engine::{Bench, Bits, Device, Engine, EngineOptions, KvType, ModelSpec, RopePairing, RopeSpec};
 use serde_json::{Value, json};
 
 use super::{ms, riders};
@@ -222,19 +222,19 @@ fn riders(args: &GpuArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The shape of Qwen2-1.5B, but for the biases of its attention.
+/// The shape of Qwen2-1.5B.
 fn small() -> ModelSpec {
     shape(1536, 8960, 12, 2)
 }
 
-/// The shape of Qwen2-7B, but for the biases of its attention.
+/// The shape of Qwen2-7B.
 fn large() -> ModelSpec {
     shape(3584, 18944, 28, 4)
 }
 
 fn shape(n_embd: usize, n_ff: usize, n_heads: usize, n_kv_heads: usize) -> ModelSpec {
     ModelSpec {
-        architecture: "llama".into(),
+        architecture: "qwen2".into(),
         name: "random".into(),
         n_vocab: 151_936,
         n_ctx: 32_768,
@@ -245,6 +245,14 @@ fn shape(n_embd: usize, n_ff: usize, n_heads: usize, n_kv_heads: usize) -> Model
         n_kv_heads,
         head_dim: 128,
         norm_eps: 1e-6,
-        rope: RopeSpec { theta: 1e6, n_dims: 128, position_divisor: 1.0, ..RopeSpec::default() },
+        has_qkv_bias: true,
+        has_qk_norm: false,
+        rope: RopeSpec {
+            theta: 1e6,
+            n_dims: 128,
+            position_divisor: 1.0,
+            pairing: RopePairing::Neox,
+            ..RopeSpec::default()
+        },
     }
 }

@@ -113,7 +113,7 @@ impl Backend for CpuBackend {
         }
         self.scratch.x = self.weights.token_embd.rows(&ids)?;
         self.scratch.resize(&self.spec, batch.tokens.len());
-        self.scratch.rotation = rotation(&self.rope_steps, batch);
+        self.scratch.rotation = rotation(&self.rope_steps, self.spec.rope.magnitude(), batch);
 
         for (layer_idx, layer) in self.weights.layers.iter().enumerate() {
             if (control.should_stop)() {
@@ -193,11 +193,23 @@ impl Scratch {
         let qkv =
             &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k[..]), (&layer.v, &mut self.v[..])];
         multiply(pool, &self.normed, qkv)?;
+        if let Some([of_q, of_k, of_v]) = &layer.qkv_bias {
+            let rows = self.q.chunks_exact_mut(n_q).zip(self.k.chunks_exact_mut(n_kv));
+            for ((q, k), v) in rows.zip(self.v.chunks_exact_mut(n_kv)) {
+                float::add(q, of_q);
+                float::add(k, of_k);
+                float::add(v, of_v);
+            }
+        }
         let n_pairs = spec.rope.n_dims / 2;
         let groups = self.q.chunks_mut(N_GROUPED * n_q).zip(self.k.chunks_mut(N_GROUPED * n_kv));
         pool.for_each(groups.zip(self.rotation.chunks(N_GROUPED * n_pairs)), |((q, k), angles)| {
             let rows = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv));
             for ((q, k), angles) in rows.zip(angles.chunks_exact(n_pairs)) {
+                if let Some([of_q, of_k]) = &layer.qk_norm {
+                    float::rms_norm_heads(q, of_q, spec.norm_eps);
+                    float::rms_norm_heads(k, of_k, spec.norm_eps);
+                }
                 float::rotate(spec.rope.pairing, spec.head_dim, angles, q);
                 float::rotate(spec.rope.pairing, spec.head_dim, angles, k);
             }
@@ -235,14 +247,14 @@ impl Scratch {
     }
 }
 
-/// Returns (cos, sin) of every rotated pair of every row: `[n_rows, rope.n_dims / 2]`.
-fn rotation(rope_steps: &[f64], batch: &StepBatch<'_>) -> Vec<(f32, f32)> {
+/// Returns (cos, sin) of every rotated pair of every row, times `magnitude`: `[n_rows, rope.n_dims / 2]`.
+fn rotation(rope_steps: &[f64], magnitude: f64, batch: &StepBatch<'_>) -> Vec<(f32, f32)> {
     let mut angles = Vec::with_capacity(batch.tokens.len() * rope_steps.len());
     for span in batch.spans {
         for position in span.start..span.start + span.n_tokens {
             angles.extend(rope_steps.iter().map(|step| {
                 let (sin, cos) = (position as f64 * step).sin_cos();
-                (cos as f32, sin as f32)
+                ((cos * magnitude) as f32, (sin * magnitude) as f32)
             }));
         }
     }

@@ -50,7 +50,7 @@ pub struct CudaBackend {
 struct Model {
     spec: ModelSpec,
     weights: Weights,
-    /// (cos, sin) of every rotated pair of every position: `[n_positions, rope.n_dims / 2, 2]`.
+    /// (cos, sin) of every rotated pair of every position, times the magnitude: `[n_positions, rope.n_dims / 2, 2]`.
     angles: Memory<f32>,
 }
 
@@ -134,12 +134,12 @@ impl CudaBackend {
         n_kv_tokens: usize,
     ) -> Result<(Self, KvPool), Error> {
         let n_blocks = n_kv_tokens.div_ceil(BLOCK_TOKENS);
-        let steps = float::rope_steps(spec, rope_factors);
+        let (steps, magnitude) = (float::rope_steps(spec, rope_factors), spec.rope.magnitude());
         let mut angles = Vec::with_capacity(n_blocks * BLOCK_TOKENS * steps.len() * 2);
         for position in 0..n_blocks * BLOCK_TOKENS {
             for step in &steps {
                 let (sin, cos) = (position as f64 * step).sin_cos();
-                angles.extend([cos as f32, sin as f32]);
+                angles.extend([(cos * magnitude) as f32, (sin * magnitude) as f32]);
             }
         }
         let n_layer = n_blocks * BLOCK_TOKENS * spec.n_kv_heads * spec.head_dim;
@@ -335,10 +335,14 @@ fn attention(
     for (first, matrix) in &layer.qkv {
         gpu.multiply(matrix, normed, step.n_rows, qkv, (*first, n_qkv), Ending::Store, unpacked)?;
     }
+    if let Some(weights) = &layer.qk_norm {
+        gpu.norm_heads(qkv, weights, step.n_rows, spec.norm_eps)?;
+    }
+    let bias = layer.qkv_bias.as_ref();
     let (positions, places) = (part(ints, step, Part::Positions), part(ints, step, Part::Places));
     let arena = (&mut cache.keys, &mut cache.values);
     let place = (layer_idx, cache.n_layer);
-    gpu.rotate_and_store(qkv, &model.angles, &positions, &places, arena, place, q, step.n_rows)?;
+    gpu.rotate_and_store(qkv, bias, &model.angles, &positions, &places, arena, place, q, step.n_rows)?;
     let from = Attention {
         q,
         keys: &cache.keys,

@@ -4,7 +4,7 @@
 //! where a multiplication is fused with an addition it says `mul_add`.
 
 use crate::kernel::{Lanes, N_LANES, ROUNDER, vectorised};
-use crate::{ModelSpec, RopePairing};
+use crate::{ModelSpec, RopePairing, YarnSpec};
 
 /// Replaces scores by `exp(scale · (score − largest))` and returns the largest score and their sum.
 #[inline(always)]
@@ -97,22 +97,39 @@ fn silu<L: Lanes>(x: &[f32; N_LANES]) -> L {
 vectorised! {
     /// Normalises a row to a root mean square of 1, times `weight`.
     pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let mut sums = [0.0f64; N_LANES];
-        let (chunks, rest) = x.as_chunks::<N_LANES>();
-        for chunk in chunks {
-            for (sum, x) in sums.iter_mut().zip(chunk) {
-                *sum += f64::from(*x) * f64::from(*x);
-            }
-        }
-        for (sum, x) in sums.iter_mut().zip(rest) {
-            *sum += f64::from(*x) * f64::from(*x);
-        }
-        let mean = sums.iter().sum::<f64>() / x.len() as f64;
-        let scale = 1.0 / (mean as f32 + eps).sqrt();
+        let scale = inverse_rms(x, eps);
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * scale * weight;
         }
     }
+}
+
+vectorised! {
+    /// Normalises each head of a row, of as many dimensions as `weight` has.
+    pub(super) fn rms_norm_heads(row: &mut [f32], weight: &[f32], eps: f32) {
+        for head in row.chunks_exact_mut(weight.len()) {
+            let scale = inverse_rms(head, eps);
+            for (x, weight) in head.iter_mut().zip(weight) {
+                *x = *x * scale * weight;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    let mut sums = [0.0f64; N_LANES];
+    let (chunks, rest) = x.as_chunks::<N_LANES>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(*x) * f64::from(*x);
+    }
+    let mean = sums.iter().sum::<f64>() / x.len() as f64;
+    1.0 / (mean as f32 + eps).sqrt()
 }
 
 vectorised! {
@@ -148,12 +165,27 @@ vectorised! {
 
 /// Returns the radians per position of each rotated pair: `[rope.n_dims / 2]`.
 pub(super) fn rope_steps(spec: &ModelSpec, factors: &[f32]) -> Vec<f64> {
+    let rope = &spec.rope;
+    let theta = f64::from(rope.theta);
     let step = |(idx, factor): (usize, &f32)| {
-        let exponent = (2 * idx) as f64 / spec.rope.n_dims as f64;
-        let step = f64::from(spec.rope.theta).powf(-exponent);
-        step / f64::from(*factor) / f64::from(spec.rope.position_divisor)
+        let exponent = (2 * idx) as f64 / rope.n_dims as f64;
+        let step = theta.powf(-exponent) / f64::from(*factor) / f64::from(rope.position_divisor);
+        step * rope.yarn.map_or(1.0, |yarn| yarn_share(&yarn, idx, rope.n_dims, theta))
     };
     factors.iter().enumerate().map(step).collect()
+}
+
+/// Returns what the step of pair `idx` is multiplied by: from 1 where it comes round often down to `1 / factor`.
+fn yarn_share(yarn: &YarnSpec, idx: usize, n_dims: usize, theta: f64) -> f64 {
+    // The pair that turns so often over the positions of training; between whole pairs, as the models were made.
+    let pair_of = |n_turns: f32| {
+        let n_positions = yarn.n_original as f64 / (f64::from(n_turns) * std::f64::consts::TAU);
+        n_dims as f64 * n_positions.ln() / (2.0 * theta.ln())
+    };
+    let first = pair_of(yarn.beta[0]).floor().max(0.0);
+    let last = pair_of(yarn.beta[1]).ceil().min(n_dims as f64 - 1.0);
+    let stretched = ((idx as f64 - first) / (last - first).max(1e-3)).clamp(0.0, 1.0);
+    (1.0 - stretched) + stretched / f64::from(yarn.factor)
 }
 
 /// e to the power of `x`, to 2 units in the last place; where it would be subnormal or infinite, about 1e-38 or 1e38.

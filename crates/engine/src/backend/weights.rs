@@ -67,6 +67,10 @@ pub(crate) struct Layer {
     pub(crate) q: Matrix,
     pub(crate) k: Matrix,
     pub(crate) v: Matrix,
+    /// What is added to query, key and value.
+    pub(crate) qkv_bias: Option<[Vec<f32>; 3]>,
+    /// Weights of the norms of a query's head and a key's: `[head_dim]`.
+    pub(crate) qk_norm: Option<[Vec<f32>; 2]>,
     pub(crate) o: Matrix,
     pub(crate) ffn_norm: Vec<f32>,
     pub(crate) gate: Matrix,
@@ -75,6 +79,12 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// Returns how many numbers it has that are no matrix's.
+    fn n_floats(&self) -> usize {
+        let vectors = self.qkv_bias.iter().flatten().chain(self.qk_norm.iter().flatten());
+        vectors.chain([&self.attn_norm, &self.ffn_norm]).map(Vec::len).sum()
+    }
+
     fn matrices(&self) -> [&Matrix; 7] {
         [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
     }
@@ -109,6 +119,8 @@ impl Weights {
                 q: loader.matrix(&name("attn_q"), n_q, spec.n_embd)?,
                 k: loader.matrix(&name("attn_k"), n_kv, spec.n_embd)?,
                 v: loader.matrix(&name("attn_v"), n_kv, spec.n_embd)?,
+                qkv_bias: qkv_bias(gguf, spec, idx)?,
+                qk_norm: qk_norm(gguf, spec, idx)?,
                 o: loader.matrix(&name("attn_output"), spec.n_embd, n_q)?,
                 ffn_norm: vector(gguf, &name("ffn_norm"), spec.n_embd)?,
                 gate: loader.matrix(&name("ffn_gate"), spec.n_ff, spec.n_embd)?,
@@ -140,9 +152,8 @@ impl Weights {
 
     /// Returns how many bytes all of it takes.
     pub(crate) fn n_bytes(&self) -> usize {
-        let n_norms: usize =
-            self.layers.iter().map(|layer| layer.attn_norm.len() + layer.ffn_norm.len()).sum();
-        let n_floats = n_norms + self.output_norm.len() + self.rope_factors.len();
+        let n_layers: usize = self.layers.iter().map(Layer::n_floats).sum();
+        let n_floats = n_layers + self.output_norm.len() + self.rope_factors.len();
         let n_left: usize = self
             .matrices()
             .map(|matrix| match &matrix.data {
@@ -171,15 +182,38 @@ impl Weights {
     }
 }
 
-/// Refuses a bias or a per-head norm: a model with something that is not applied is run wrongly.
+/// Refuses a tensor that this decoder would not apply: a model without a part of it is another model.
 pub(super) fn check_known(gguf: &Gguf, spec: &ModelSpec) -> Result<(), Error> {
-    match gguf.tensors().map(|tensor| tensor.name).find(|name| !is_known(name)) {
+    match gguf.tensors().map(|tensor| tensor.name).find(|name| !is_known(spec, name)) {
         Some(extra) => Err(Error::Unsupported {
             architecture: spec.architecture.clone(),
             what: format!("tensor `{extra}`"),
         }),
         None => Ok(()),
     }
+}
+
+/// Returns what a layer adds to query, key and value, if it does.
+pub(super) fn qkv_bias(
+    gguf: &Gguf,
+    spec: &ModelSpec,
+    layer_idx: usize,
+) -> Result<Option<[Vec<f32>; 3]>, Error> {
+    let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
+    let bias = |part: &str, n: usize| vector(gguf, &format!("blk.{layer_idx}.{part}.bias"), n);
+    spec.has_qkv_bias
+        .then(|| Ok([bias("attn_q", n_q)?, bias("attn_k", n_kv)?, bias("attn_v", n_kv)?]))
+        .transpose()
+}
+
+/// Returns the weights of the norms of a layer's query heads and key heads, if it has them.
+pub(super) fn qk_norm(
+    gguf: &Gguf,
+    spec: &ModelSpec,
+    layer_idx: usize,
+) -> Result<Option<[Vec<f32>; 2]>, Error> {
+    let norm = |part: &str| vector(gguf, &format!("blk.{layer_idx}.{part}.weight"), spec.head_dim);
+    spec.has_qk_norm.then(|| Ok([norm("attn_q_norm")?, norm("attn_k_norm")?])).transpose()
 }
 
 /// Returns the wavelength factors of Llama 3: `[rope.n_dims / 2]`, all 1 when the file has none.
@@ -190,7 +224,7 @@ pub(super) fn rope_factors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<f32>, Er
     }
 }
 
-fn is_known(tensor: &str) -> bool {
+fn is_known(spec: &ModelSpec, tensor: &str) -> bool {
     const PARTS: [&str; 9] = [
         "attn_norm.weight",
         "attn_q.weight",
@@ -204,7 +238,11 @@ fn is_known(tensor: &str) -> bool {
     ];
     match tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
         // Some converters repeat the rotary frequencies in every layer; they follow from the metadata.
-        Some((_, part)) => PARTS.contains(&part) || part == "attn_rot_embd",
+        Some((_, part)) => match part {
+            "attn_q.bias" | "attn_k.bias" | "attn_v.bias" => spec.has_qkv_bias,
+            "attn_q_norm.weight" | "attn_k_norm.weight" => spec.has_qk_norm,
+            part => PARTS.contains(&part) || part == "attn_rot_embd",
+        },
         None => ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"]
             .contains(&tensor),
     }

@@ -3,6 +3,7 @@
 
 mod counters;
 mod draft_model;
+mod families;
 mod generation;
 #[cfg(all(feature = "cuda", target_arch = "x86_64", target_os = "linux"))]
 mod gpu;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend::weights::{candle_type, dequantise, vector};
+use crate::backend::weights::{candle_type, dequantise, qk_norm, qkv_bias, vector};
 use crate::kernel::cuda::{DeviceMatrix, Form, Gpu, Memory, pack_rows};
 use crate::{Error, GgmlType, Gguf, ModelSpec, TensorView};
 
@@ -17,6 +17,10 @@ pub(super) struct Layer {
     pub(super) attn_norm: Memory<f32>,
     /// Each with the first of its columns in the product.
     pub(super) qkv: Vec<(usize, DeviceMatrix)>,
+    /// What is added to their product.
+    pub(super) qkv_bias: Option<Memory<f32>>,
+    /// Weights of the norms of a query's head and a key's: `[2, head_dim]`.
+    pub(super) qk_norm: Option<Memory<f32>>,
     pub(super) o: DeviceMatrix,
     pub(super) ffn_norm: Memory<f32>,
     pub(super) gate_up: DeviceMatrix,
@@ -80,6 +84,8 @@ impl Weights {
                     &[(&name("attn_q"), n_q), (&name("attn_k"), n_kv), (&name("attn_v"), n_kv)],
                     spec.n_embd,
                 )?,
+                qkv_bias: loader.joined(qkv_bias(gguf, spec, idx)?)?,
+                qk_norm: loader.joined(qk_norm(gguf, spec, idx)?)?,
                 o: loader.matrix(&name("attn_output"), spec.n_embd, n_q)?,
                 ffn_norm: loader.vector(&name("ffn_norm"), spec.n_embd)?,
                 gate_up: loader.by_turns([&name("ffn_gate"), &name("ffn_up")], spec.n_ff, spec.n_embd)?,
@@ -110,11 +116,15 @@ impl Weights {
             gpu.random_matrix(form, n_out, n_in, (3.0 / n_in as f32).sqrt(), seed)
         };
         let ones = vec![1.0; spec.n_embd];
+        let biases = vec![0.01; n_q + 2 * n_kv];
+        let norms = vec![1.0; 2 * spec.head_dim];
         let mut layers = Vec::with_capacity(spec.n_layers);
         for _ in 0..spec.n_layers {
             layers.push(Layer {
                 attn_norm: gpu.upload(&ones)?,
                 qkv: vec![(0, matrix(n_q + 2 * n_kv, spec.n_embd)?)],
+                qkv_bias: spec.has_qkv_bias.then(|| gpu.upload(&biases)).transpose()?,
+                qk_norm: spec.has_qk_norm.then(|| gpu.upload(&norms)).transpose()?,
                 o: matrix(spec.n_embd, n_q)?,
                 ffn_norm: gpu.upload(&ones)?,
                 gate_up: matrix(2 * spec.n_ff, spec.n_embd)?,
@@ -152,6 +162,11 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn vector(&self, name: &str, n: usize) -> Result<Memory<f32>, Error> {
         self.gpu.upload(&vector(self.gguf, name, n)?)
+    }
+
+    /// Returns vectors, if there are any, as one.
+    fn joined<const N: usize>(&self, vectors: Option<[Vec<f32>; N]>) -> Result<Option<Memory<f32>>, Error> {
+        vectors.map(|vectors| self.gpu.upload(&vectors.concat())).transpose()
     }
 
     fn matrix(&self, name: &str, n_out: usize, n_in: usize) -> Result<DeviceMatrix, Error> {

@@ -41,6 +41,18 @@ extern "C" __global__ void gate(const float *both, u16 *out, int n) {
     }
 }
 
+// Normalises the queries' and keys' heads of `qkv` in place: grid (n_rows, N_HEADS + N_KV_HEADS), a warp each.
+// weights: [2, HEAD_DIM], the queries' and then the keys'.
+extern "C" __global__ void norm_heads(float *qkv, const float *weights, float eps) {
+    float *head = qkv + ((u64)blockIdx.x * (N_HEADS + 2 * N_KV_HEADS) + blockIdx.y) * HEAD_DIM;
+    const float *weight = weights + (blockIdx.y < N_HEADS ? 0 : HEAD_DIM);
+    float sum = 0.0f;
+    for (int k = threadIdx.x; k < HEAD_DIM; k += 32) sum += head[k] * head[k];
+    for (int mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
+    float scale = 1.0f / sqrtf(sum / HEAD_DIM + eps);
+    for (int k = threadIdx.x; k < HEAD_DIM; k += 32) head[k] *= scale * weight[k];
+}
+
 // Where a key's 8 dimensions from 8 · piece on lie: [head][piece][position][8], so that threads side by side read positions
 // side by side. Values lie [head][dimension][position], as a tile wants them.
 __device__ __forceinline__ u64 key_place(int block, int head, int piece, int within) {
@@ -51,9 +63,10 @@ __device__ __forceinline__ u64 value_place(int block, int head, int dim, int wit
 }
 
 // Rotates queries and keys, writes keys and values to their places and queries, scaled, to `q` [n_rows, N_HEADS, HEAD_DIM].
-// qkv: [n_rows, (N_HEADS + 2 · N_KV_HEADS) · HEAD_DIM] f32; angles: [position, N_ROTATED / 2] of (cos, sin).
-extern "C" __global__ void rotate_and_store(const float *qkv, const float2 *angles, const int *positions, const int *places,
-                                            u16 *keys, u16 *values, float *q, float scale) {
+// qkv: [n_rows, (N_HEADS + 2 · N_KV_HEADS) · HEAD_DIM] f32; bias: a row's, or null; angles: [position, N_ROTATED / 2] of
+// (cos, sin).
+extern "C" __global__ void rotate_and_store(const float *qkv, const float *bias, const float2 *angles, const int *positions,
+                                            const int *places, u16 *keys, u16 *values, float *q, float scale) {
     const int N_PAIRS = HEAD_DIM / 2;
     const float *row = qkv + (u64)blockIdx.x * (N_HEADS + 2 * N_KV_HEADS) * HEAD_DIM;
     const float2 *turn = angles + (u64)positions[blockIdx.x] * (N_ROTATED / 2);
@@ -64,6 +77,10 @@ extern "C" __global__ void rotate_and_store(const float *qkv, const float2 *angl
         int a = IS_NEOX && is_rotated ? pair : 2 * pair;
         int b = IS_NEOX && is_rotated ? pair + N_ROTATED / 2 : 2 * pair + 1;
         float x = row[head * HEAD_DIM + a], y = row[head * HEAD_DIM + b];
+        if (bias) {
+            x += bias[head * HEAD_DIM + a];
+            y += bias[head * HEAD_DIM + b];
+        }
         if (is_rotated) {
             float2 by = turn[pair];
             float first = x * by.x - y * by.y;
@@ -79,9 +96,11 @@ extern "C" __global__ void rotate_and_store(const float *qkv, const float2 *angl
             keys[key_place(block, head - N_HEADS, b / 8, within) + b % 8] = to_half(y);
         }
     }
-    const float *v = row + (N_HEADS + N_KV_HEADS) * HEAD_DIM;
-    for (int idx = threadIdx.x; idx < N_KV_HEADS * HEAD_DIM; idx += blockDim.x)
-        values[value_place(block, idx / HEAD_DIM, idx % HEAD_DIM, within)] = to_half(v[idx]);
+    const int N_BEFORE_V = (N_HEADS + N_KV_HEADS) * HEAD_DIM;
+    for (int idx = threadIdx.x; idx < N_KV_HEADS * HEAD_DIM; idx += blockDim.x) {
+        float value = row[N_BEFORE_V + idx] + (bias ? bias[N_BEFORE_V + idx] : 0.0f);
+        values[value_place(block, idx / HEAD_DIM, idx % HEAD_DIM, within)] = to_half(value);
+    }
 }
 
 // Copies a block over another in all layers: grid (n_layers, 2), of keys and of values.

@@ -24,9 +24,10 @@ const SOURCE: &str =
     concat!(include_str!("primitives.cuh"), include_str!("matrix.cuh"), include_str!("decoder.cuh"),);
 
 /// Kernels that do not depend on a matrix's form.
-const KERNELS: [&str; 10] = [
+const KERNELS: [&str; 11] = [
     "rms_norm",
     "gate",
+    "norm_heads",
     "rotate_and_store",
     "copy_block",
     "attend",
@@ -102,6 +103,11 @@ impl KernelShape {
             n_rotated: spec.rope.n_dims,
             pairing: spec.rope.pairing,
         })
+    }
+
+    /// Returns how many numbers a row's queries, keys and values are.
+    pub(super) fn n_qkv(&self) -> usize {
+        (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
     }
 
     /// Returns how many query heads of one key-value head are computed together: as many as registers hold.

@@ -276,11 +276,29 @@ impl Gpu {
         done.map_err(|error| Error::Gpu(error.to_string()))
     }
 
-    /// Rotates queries and keys and writes keys and values to their places, `q: [n_rows, n_heads, head_dim] f32` scaled.
+    /// Normalises each query head and key head of `qkv`, by `weights: [2, head_dim]`.
+    pub(crate) fn norm_heads(
+        &self,
+        qkv: &mut Memory<f32>,
+        weights: &Memory<f32>,
+        n_rows: usize,
+        eps: f32,
+    ) -> Result<(), Error> {
+        let shape = self.shape;
+        assert!(qkv.len() >= n_rows * shape.n_qkv(), "{n_rows} rows");
+        assert_eq!(weights.len(), 2 * shape.head_dim, "weights of two norms");
+        let args = [self.at_mut(qkv), self.at(weights), Arg::Number(eps)];
+        // SAFETY: the lengths were checked.
+        unsafe { self.launch("norm_heads", [n_rows, shape.n_heads + shape.n_kv_heads, 1], 32, &args) }
+    }
+
+    /// Adds `bias: [n_qkv]`, rotates queries and keys and writes keys and values to their places,
+    /// `q: [n_rows, n_heads, head_dim] f32` scaled.
     #[expect(clippy::too_many_arguments, reason = "what is read and what is written, each with its place")]
     pub(crate) fn rotate_and_store(
         &self,
         qkv: &Memory<f32>,
+        bias: Option<&Memory<f32>>,
         angles: &Memory<f32>,
         positions: &Ints<'_>,
         places: &Ints<'_>,
@@ -291,7 +309,8 @@ impl Gpu {
     ) -> Result<(), Error> {
         let shape = self.shape;
         let n_q = shape.n_heads * shape.head_dim;
-        assert!(qkv.len() >= n_rows * (n_q + 2 * shape.n_kv_heads * shape.head_dim), "{n_rows} rows");
+        assert!(qkv.len() >= n_rows * shape.n_qkv(), "{n_rows} rows");
+        assert!(bias.is_none_or(|bias| bias.len() == shape.n_qkv()), "a bias of a row");
         assert!(
             q.len() >= n_rows * n_q && positions.len() >= n_rows && places.len() >= n_rows,
             "{n_rows} rows"
@@ -304,6 +323,7 @@ impl Gpu {
         };
         let args = [
             self.at(qkv),
+            bias.map_or(Arg::Pointer(0), |bias| self.at(bias)),
             self.at(angles),
             self.at(positions),
             self.at(places),
