@@ -114,10 +114,12 @@ fn fetch_lines(start: *const u8, n_bytes: usize) {
     }
 }
 
-/// One of the products that share their activations.
+/// One of the products that are computed together.
 pub(crate) struct Product<'a> {
     /// `[n_out, n_in]`.
     pub(crate) weights: &'a Panels,
+    /// `[n_rows, n_in]`.
+    pub(crate) x: &'a Activations,
     /// `[n_rows, n_out]`; overwritten.
     pub(crate) y: &'a mut [f32],
 }
@@ -125,22 +127,22 @@ pub(crate) struct Product<'a> {
 /// Computes `y = x · Wᵀ` of every product, in one go over all threads.
 ///
 /// # Panics
-/// If a product's shapes do not fit `x: [n_rows, n_in]`.
-pub(crate) fn multiply(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
-    multiply_with(isa(), pool, x, products);
+/// If a product's shapes do not fit each other.
+pub(crate) fn multiply(pool: &Pool, products: &mut [Product<'_>]) {
+    multiply_with(isa(), pool, products);
 }
 
-fn multiply_with(isa: Isa, pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
+fn multiply_with(isa: Isa, pool: &Pool, products: &mut [Product<'_>]) {
     let mut targets = Vec::with_capacity(products.len());
     let mut n_panels = 0;
     let mut work = 0;
     for product in products {
-        let Product { weights, y } = product;
+        let Product { weights, x, y } = product;
         assert_eq!(weights.n_blocks(), x.n_blocks(), "activations of another width");
         assert_eq!(y.len(), x.n_rows() * weights.n_out(), "a result of the wrong size");
         n_panels += weights.n_panels();
         work += y.len() * weights.n_blocks() * BLOCK;
-        targets.push(Target { weights, y: y.as_mut_ptr() });
+        targets.push(Target { weights, x, y: y.as_mut_ptr() });
     }
     let n_tasks = if work < PARALLEL_WORK { 1 } else { pool.n_threads() * TASKS_PER_THREAD };
     let panels_per_task = n_panels.div_ceil(n_tasks).max(1);
@@ -152,10 +154,11 @@ fn multiply_with(isa: Isa, pool: &Pool, x: &Activations, products: &mut [Product
     }
     let run = |task_idx: usize| {
         let (target, panels) = &tasks[task_idx];
-        for first in (0..x.n_rows()).step_by(N_CACHED) {
-            let rows = first..(first + N_CACHED).min(x.n_rows());
+        let n_rows = target.x.n_rows();
+        for first in (0..n_rows).step_by(N_CACHED) {
+            let rows = first..(first + N_CACHED).min(n_rows);
             for panel_idx in panels.clone() {
-                target.compute(isa, x, rows.clone(), panel_idx);
+                target.compute(isa, rows.clone(), panel_idx);
             }
         }
         #[cfg(target_arch = "x86_64")]
@@ -171,6 +174,7 @@ fn multiply_with(isa: Isa, pool: &Pool, x: &Activations, products: &mut [Product
 /// Where the sums of a product go.
 struct Target<'a> {
     weights: &'a Panels,
+    x: &'a Activations,
     // INVARIANT: the start of `n_rows · n_out` floats that nobody else uses while this value lives.
     y: *mut f32,
 }
@@ -186,7 +190,8 @@ thread_local! {
 
 impl Target<'_> {
     /// Computes one panel's outputs for some rows of activations.
-    fn compute(&self, isa: Isa, x: &Activations, rows: Range<usize>, panel_idx: usize) {
+    fn compute(&self, isa: Isa, rows: Range<usize>, panel_idx: usize) {
+        let x = self.x;
         let (format, panel) = (self.weights.format(), self.weights.panel(panel_idx));
         if format.is_float() {
             // Groups of rows are two times this.

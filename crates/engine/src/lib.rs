@@ -64,5 +64,5 @@ pub use request::{
     StopRules, Timings,
 };
 pub use sample::top_tokens;
-pub use spec::{ModelSpec, RopePairing, RopeSpec, YarnSpec};
+pub use spec::{ExpertSpec, ModelSpec, RopePairing, RopeSpec, YarnSpec};
 pub use tokenizer::{FimOrder, SpecialTokens, StreamDecoder, TokenId, Tokenizer};

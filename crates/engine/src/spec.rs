@@ -52,6 +52,15 @@ impl RopeSpec {
     }
 }
 
+/// A mixture of experts: each token passes through a few of them, whose weights add up to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertSpec {
+    /// Experts of a layer.
+    pub n_experts: usize,
+    /// Experts that a token passes through.
+    pub n_used: usize,
+}
+
 /// The shape of a decoder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelSpec {
@@ -65,8 +74,10 @@ pub struct ModelSpec {
     pub n_ctx: usize,
     /// Width of the residual stream.
     pub n_embd: usize,
-    /// Width of the feed-forward's inner layer.
+    /// Width of the feed-forward's inner layer, or of one expert's.
     pub n_ff: usize,
+    /// The experts of a feed-forward; none where every token passes through all of it.
+    pub experts: Option<ExpertSpec>,
     /// Decoder layers.
     pub n_layers: usize,
     /// Query heads.
@@ -94,9 +105,9 @@ struct Family {
     has_qk_norm: bool,
 }
 
-/// The families that run. Mistral, Mistral Nemo, DeepSeek-Coder, SmolLM2 and R1's distills of Llama are files of `llama`; R1's
+/// The families that run. Mistral, Mistral Nemo, Mixtral, DeepSeek-Coder, SmolLM2 and R1's distills of Llama are files of `llama`; R1's
 /// distills of Qwen are files of `qwen2`.
-const FAMILIES: [Family; 3] = [
+const FAMILIES: [Family; 4] = [
     Family { architecture: "llama", pairing: RopePairing::Norm, has_qkv_bias: None, has_qk_norm: false },
     Family {
         architecture: "qwen2",
@@ -110,12 +121,19 @@ const FAMILIES: [Family; 3] = [
         has_qkv_bias: Some(false),
         has_qk_norm: true,
     },
+    Family {
+        architecture: "qwen3moe",
+        pairing: RopePairing::Neox,
+        has_qkv_bias: Some(false),
+        has_qk_norm: true,
+    },
 ];
 
 /// Bounds on what a header may claim; beyond them it lies or is no model of ours. Far above any open model of 2026.
 const MAX_LAYERS: u64 = 1024;
 const MAX_WIDTH: u64 = 1 << 20;
 const MAX_CTX: u64 = 1 << 24;
+const MAX_EXPERTS: u64 = 4096;
 
 impl ModelSpec {
     /// Reads the shape from a GGUF file's metadata.
@@ -155,13 +173,20 @@ impl ModelSpec {
         let n_heads = count("attention.head_count", MAX_WIDTH)?;
         let n_kv_heads = or("attention.head_count_kv", n_heads)?;
         let head_dim = or("attention.key_length", n_embd / n_heads)?;
+        let experts = experts(gguf, &architecture, &count)?;
         let n_vocab = gguf.str_array("tokenizer.ggml.tokens").map_err(inconsistent)?.count();
         let spec = Self {
             name: gguf.str("general.name").unwrap_or(&architecture).to_owned(),
             n_vocab,
             n_ctx: count("context_length", MAX_CTX)?,
             n_embd,
-            n_ff: count("feed_forward_length", MAX_WIDTH)?,
+            n_ff: match experts {
+                Some(_) if gguf.contains(&key("expert_feed_forward_length")) => {
+                    count("expert_feed_forward_length", MAX_WIDTH)?
+                }
+                _ => count("feed_forward_length", MAX_WIDTH)?,
+            },
+            experts,
             n_layers: count("block_count", MAX_LAYERS)?,
             n_heads,
             n_kv_heads,
@@ -183,9 +208,6 @@ impl ModelSpec {
 
     fn check(&self, gguf: &Gguf) -> Result<(), Error> {
         let key = |name: &str| format!("{}.{name}", self.architecture);
-        if gguf.contains(&key("expert_count")) && gguf.u64(&key("expert_count")).is_ok_and(|n| n > 0) {
-            return Err(unsupported(&self.architecture, "mixture of experts"));
-        }
         if gguf.contains(&key("attention.value_length"))
             && gguf.u64(&key("attention.value_length")).ok() != Some(self.head_dim as u64)
         {
@@ -205,6 +227,25 @@ impl ModelSpec {
         }
         Ok(())
     }
+}
+
+/// Returns a mixture's sizes, if a model is one.
+fn experts(
+    gguf: &Gguf,
+    architecture: &str,
+    count: &impl Fn(&str, u64) -> Result<usize, Error>,
+) -> Result<Option<ExpertSpec>, Error> {
+    let number = |name: &str| gguf.u64(&format!("{architecture}.{name}")).ok();
+    if number("expert_count").is_none_or(|n| n == 0) {
+        return Ok(None);
+    }
+    // 1 is the softmax, and what a file without the key means.
+    if number("expert_gating_func").is_some_and(|n| n > 1) {
+        return Err(unsupported(architecture, "experts chosen by another function than softmax"));
+    }
+    let n_experts = count("expert_count", MAX_EXPERTS)?;
+    let n_used = count("expert_used_count", n_experts as u64)?;
+    Ok(Some(ExpertSpec { n_experts, n_used }))
 }
 
 /// Returns how positions are stretched.

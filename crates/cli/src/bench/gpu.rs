@@ -240,6 +240,7 @@ fn shape(n_embd: usize, n_ff: usize, n_heads: usize, n_kv_heads: usize) -> Model
         n_ctx: 32_768,
         n_embd,
         n_ff,
+        experts: None,
         n_layers: 28,
         n_heads,
         n_kv_heads,

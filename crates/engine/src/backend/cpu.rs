@@ -6,11 +6,13 @@
 //! Matrices are multiplied by [`kernel`](crate::kernel) where it knows their format and by candle's quantised path,
 //! which reads all weights once per row, where not (Q2_K and Q3_K).
 
+mod mixture;
+
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::weights::{Layer, Weights, multiply};
+use super::weights::{FeedForward, Layer, Mixture, SwiGlu, Weights, multiply};
 use super::{attention, float};
 use crate::kernel::{Activations, Buffer, GroupMut, N_GROUPED, Pool};
 use crate::{Backend, Error, Gguf, KvPool, Logits, ModelSpec, StepBatch, StepControl, StepEnd};
@@ -40,6 +42,7 @@ struct Scratch {
     gate: Buffer,
     up: Buffer,
     gated: Activations,
+    mixture: mixture::Scratch,
     /// What the last branch adds to `x`.
     branch: Buffer,
     rotation: Vec<(f32, f32)>,
@@ -120,7 +123,14 @@ impl Backend for CpuBackend {
                 return Ok(StepEnd::Stopped);
             }
             self.scratch.attention(&self.pool, &self.spec, layer, layer_idx, batch, kv)?;
-            self.scratch.feed_forward(&self.pool, &self.spec, layer)?;
+            match &layer.feed_forward {
+                FeedForward::Dense(branch) => {
+                    self.scratch.feed_forward(&self.pool, &self.spec, layer, branch)?
+                }
+                FeedForward::Mixture(mixture) => {
+                    self.scratch.mixture(&self.pool, &self.spec, layer, mixture)?;
+                }
+            }
         }
 
         let width = self.spec.n_embd;
@@ -136,7 +146,7 @@ impl Backend for CpuBackend {
         }
         let out = logits.reset(batch.logits.len(), self.spec.n_vocab);
         if !batch.logits.is_empty() {
-            multiply(&self.pool, normed, &mut [(self.weights.head(), out)])?;
+            multiply(&self.pool, &mut [(self.weights.head(), &*normed, out)])?;
         }
         Ok(StepEnd::Done)
     }
@@ -190,9 +200,12 @@ impl Scratch {
         let n_rows = self.x.len() / spec.n_embd;
         self.normed.resize(n_rows, spec.n_embd);
         self.norm(pool, spec, &layer.attn_norm, 0..n_rows);
-        let qkv =
-            &mut [(&layer.q, &mut self.q[..]), (&layer.k, &mut self.k[..]), (&layer.v, &mut self.v[..])];
-        multiply(pool, &self.normed, qkv)?;
+        let qkv = &mut [
+            (&layer.q, &self.normed, &mut self.q[..]),
+            (&layer.k, &self.normed, &mut self.k[..]),
+            (&layer.v, &self.normed, &mut self.v[..]),
+        ];
+        multiply(pool, qkv)?;
         if let Some([of_q, of_k, of_v]) = &layer.qkv_bias {
             let rows = self.q.chunks_exact_mut(n_q).zip(self.k.chunks_exact_mut(n_kv));
             for ((q, k), v) in rows.zip(self.v.chunks_exact_mut(n_kv)) {
@@ -222,18 +235,25 @@ impl Scratch {
         }
         attention::attend(pool, spec, kv, layer_idx, batch.spans, &self.q, &mut self.attended.x);
         pool.for_each(self.attended.groups_mut(), GroupMut::quantise);
-        multiply(pool, &self.attended, &mut [(&layer.o, &mut self.branch[..])])
+        multiply(pool, &mut [(&layer.o, &self.attended, &mut self.branch[..])])
     }
 
     /// Computes the SwiGLU branch of one layer.
-    fn feed_forward(&mut self, pool: &Pool, spec: &ModelSpec, layer: &Layer) -> Result<(), Error> {
+    fn feed_forward(
+        &mut self,
+        pool: &Pool,
+        spec: &ModelSpec,
+        layer: &Layer,
+        SwiGlu { gate, up, down }: &SwiGlu,
+    ) -> Result<(), Error> {
         let n_rows = self.x.len() / spec.n_embd;
         for first in (0..n_rows).step_by(N_TOGETHER) {
             let rows = first..(first + N_TOGETHER).min(n_rows);
             self.resize_feed_forward(spec, rows.len());
             self.norm(pool, spec, &layer.ffn_norm, rows.clone());
-            let gate_up = &mut [(&layer.gate, &mut self.gate[..]), (&layer.up, &mut self.up[..])];
-            multiply(pool, &self.normed, gate_up)?;
+            let gate_up =
+                &mut [(gate, &self.normed, &mut self.gate[..]), (up, &self.normed, &mut self.up[..])];
+            multiply(pool, gate_up)?;
             let n = N_GROUPED * spec.n_ff;
             let groups = self.gate.chunks(n).zip(self.up.chunks(n));
             pool.for_each(groups.zip(self.gated.groups_mut()), |((gate, up), gated)| {
@@ -241,7 +261,27 @@ impl Scratch {
                 gated.quantise();
             });
             let branch = &mut self.branch[rows.start * spec.n_embd..rows.end * spec.n_embd];
-            multiply(pool, &self.gated, &mut [(&layer.down, branch)])?;
+            multiply(pool, &mut [(down, &self.gated, branch)])?;
+        }
+        Ok(())
+    }
+
+    /// Computes the branch of one layer that is a mixture of experts.
+    fn mixture(
+        &mut self,
+        pool: &Pool,
+        spec: &ModelSpec,
+        layer: &Layer,
+        mixture: &Mixture,
+    ) -> Result<(), Error> {
+        let n_rows = self.x.len() / spec.n_embd;
+        for first in (0..n_rows).step_by(mixture::N_TOGETHER) {
+            let rows = first..(first + mixture::N_TOGETHER).min(n_rows);
+            self.normed.resize(rows.len(), spec.n_embd);
+            self.norm(pool, spec, &layer.ffn_norm, rows.clone());
+            let branch = &mut self.branch[rows.start * spec.n_embd..rows.end * spec.n_embd];
+            branch.fill(0.0);
+            self.mixture.forward(pool, spec, mixture, &self.normed, branch)?;
         }
         Ok(())
     }

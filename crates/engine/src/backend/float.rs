@@ -142,6 +142,15 @@ vectorised! {
 }
 
 vectorised! {
+    /// Adds a row times `weight` to another.
+    pub(super) fn add_weighted(x: &mut [f32], branch: &[f32], weight: f32) {
+        for (x, branch) in x.iter_mut().zip(branch) {
+            *x = branch.mul_add(weight, *x);
+        }
+    }
+}
+
+vectorised! {
     /// Rotates every head of a row by the angles whose (cos, sin) are given.
     pub(super) fn rotate(pairing: RopePairing, head_dim: usize, angles: &[(f32, f32)], row: &mut [f32]) {
         let turn = |a: f32, b: f32, (cos, sin): (f32, f32)| (a * cos - b * sin, a * sin + b * cos);

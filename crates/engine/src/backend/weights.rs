@@ -8,7 +8,7 @@ use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::{GgmlDType, QuantizedType};
 
 use crate::kernel::{self, Activations, Format, Packer, Panels, Pool, Product};
-use crate::{Error, GgmlType, Gguf, ModelSpec};
+use crate::{Error, ExpertSpec, GgmlType, Gguf, ModelSpec, TensorView};
 
 /// A matrix `[n_out, n_in]`.
 pub(crate) struct Matrix {
@@ -24,23 +24,22 @@ enum Data {
     Candle(Box<dyn QuantizedType>),
 }
 
-/// Computes `y = x · Wᵀ` for each of the matrices, which share `input.x: [n_rows, n_in]`; `y: [n_rows, n_out]`.
+/// Computes `y = x · Wᵀ` of each matrix `[n_out, n_in]` with its `x: [n_rows, n_in]`; `y: [n_rows, n_out]`.
 pub(crate) fn multiply(
     pool: &Pool,
-    input: &Activations,
-    products: &mut [(&Matrix, &mut [f32])],
+    products: &mut [(&Matrix, &Activations, &mut [f32])],
 ) -> Result<(), Error> {
     let mut ours = Vec::with_capacity(products.len());
-    for (matrix, y) in products {
+    for (matrix, input, y) in products {
         match &matrix.data {
-            Data::Panels(weights) => ours.push(Product { weights, y }),
+            Data::Panels(weights) => ours.push(Product { weights, x: input, y }),
             Data::Candle(data) => {
                 let n_rows = input.x.len() / matrix.n_in;
                 data.matmul_t((n_rows, matrix.n_in, matrix.n_out), &input.x, y)?;
             }
         }
     }
-    kernel::multiply(pool, input, &mut ours);
+    kernel::multiply(pool, &mut ours);
     Ok(())
 }
 
@@ -73,9 +72,41 @@ pub(crate) struct Layer {
     pub(crate) qk_norm: Option<[Vec<f32>; 2]>,
     pub(crate) o: Matrix,
     pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) feed_forward: FeedForward,
+}
+
+/// What a layer does after its attention.
+pub(crate) enum FeedForward {
+    /// The same for every token.
+    Dense(SwiGlu),
+    /// For each token what the router chooses.
+    Mixture(Mixture),
+}
+
+/// `down · (silu(gate · x) · up · x)`.
+pub(crate) struct SwiGlu {
     pub(crate) gate: Matrix,
     pub(crate) up: Matrix,
     pub(crate) down: Matrix,
+}
+
+/// Experts, and what says which of them a token passes through.
+pub(crate) struct Mixture {
+    /// `[n_experts, n_embd]`.
+    pub(crate) router: Matrix,
+    pub(crate) experts: Vec<SwiGlu>,
+    /// Experts that a token passes through: 1 to all.
+    pub(crate) n_used: usize,
+}
+
+impl FeedForward {
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let (branches, router) = match self {
+            Self::Dense(branch) => (std::slice::from_ref(branch), None),
+            Self::Mixture(mixture) => (&mixture.experts[..], Some(&mixture.router)),
+        };
+        branches.iter().flat_map(|branch| [&branch.gate, &branch.up, &branch.down]).chain(router)
+    }
 }
 
 impl Layer {
@@ -85,8 +116,8 @@ impl Layer {
         vectors.chain([&self.attn_norm, &self.ffn_norm]).map(Vec::len).sum()
     }
 
-    fn matrices(&self) -> [&Matrix; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        [&self.q, &self.k, &self.v, &self.o].into_iter().chain(self.feed_forward.matrices())
     }
 }
 
@@ -123,9 +154,7 @@ impl Weights {
                 qk_norm: qk_norm(gguf, spec, idx)?,
                 o: loader.matrix(&name("attn_output"), spec.n_embd, n_q)?,
                 ffn_norm: vector(gguf, &name("ffn_norm"), spec.n_embd)?,
-                gate: loader.matrix(&name("ffn_gate"), spec.n_ff, spec.n_embd)?,
-                up: loader.matrix(&name("ffn_up"), spec.n_ff, spec.n_embd)?,
-                down: loader.matrix(&name("ffn_down"), spec.n_embd, spec.n_ff)?,
+                feed_forward: loader.feed_forward(spec, idx)?,
             });
         }
         check_known(gguf, spec)?;
@@ -225,22 +254,24 @@ pub(super) fn rope_factors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<f32>, Er
 }
 
 fn is_known(spec: &ModelSpec, tensor: &str) -> bool {
-    const PARTS: [&str; 9] = [
+    const PARTS: [&str; 6] = [
         "attn_norm.weight",
         "attn_q.weight",
         "attn_k.weight",
         "attn_v.weight",
         "attn_output.weight",
         "ffn_norm.weight",
-        "ffn_gate.weight",
-        "ffn_up.weight",
-        "ffn_down.weight",
     ];
     match tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
         // Some converters repeat the rotary frequencies in every layer; they follow from the metadata.
         Some((_, part)) => match part {
             "attn_q.bias" | "attn_k.bias" | "attn_v.bias" => spec.has_qkv_bias,
             "attn_q_norm.weight" | "attn_k_norm.weight" => spec.has_qk_norm,
+            "ffn_gate_inp.weight"
+            | "ffn_gate_exps.weight"
+            | "ffn_up_exps.weight"
+            | "ffn_down_exps.weight" => spec.experts.is_some(),
+            "ffn_gate.weight" | "ffn_up.weight" | "ffn_down.weight" => spec.experts.is_none(),
             part => PARTS.contains(&part) || part == "attn_rot_embd",
         },
         None => ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"]
@@ -254,19 +285,45 @@ struct Loader<'g> {
     packer: Packer<'g>,
 }
 
-impl Loader<'_> {
+impl<'g> Loader<'g> {
     fn matrix(&mut self, name: &str, n_out: usize, n_in: usize) -> Result<Matrix, Error> {
-        let tensor = self.gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
-        if tensor.shape != [n_in as u64, n_out as u64] {
-            let shape = tensor.shape;
-            return Err(Error::Inconsistent(format!("{name} is {shape:?}, expected [{n_in}, {n_out}]")));
-        }
-        let format = Format::of(tensor.dtype).filter(|format| n_in.is_multiple_of(format.row_multiple()));
+        let tensor = matrix_of(self.gguf, name, &[n_in, n_out])?;
+        Ok(self.packed(tensor.dtype, tensor.data, n_out, n_in))
+    }
+
+    /// Takes `n` matrices that the file has as one tensor.
+    fn matrices(&mut self, name: &str, n: usize, n_out: usize, n_in: usize) -> Result<Vec<Matrix>, Error> {
+        let tensor = matrix_of(self.gguf, name, &[n_in, n_out, n])?;
+        let parts = tensor.data.chunks_exact(tensor.data.len() / n);
+        Ok(parts.map(|data| self.packed(tensor.dtype, data, n_out, n_in)).collect())
+    }
+
+    fn packed(&mut self, dtype: GgmlType, rows: &'g [u8], n_out: usize, n_in: usize) -> Matrix {
+        let format = Format::of(dtype).filter(|format| n_in.is_multiple_of(format.row_multiple()));
         let data = match format {
-            Some(format) => Data::Panels(self.packer.add(format, tensor.data, n_out, n_in)),
-            None => Data::Candle(candle_type(tensor.dtype).from_data(Cow::Borrowed(tensor.data))),
+            Some(format) => Data::Panels(self.packer.add(format, rows, n_out, n_in)),
+            None => Data::Candle(candle_type(dtype).from_data(Cow::Borrowed(rows))),
         };
-        Ok(Matrix { data, n_out, n_in })
+        Matrix { data, n_out, n_in }
+    }
+
+    fn feed_forward(&mut self, spec: &ModelSpec, layer_idx: usize) -> Result<FeedForward, Error> {
+        let name = |part: &str| format!("blk.{layer_idx}.{part}.weight");
+        let (n_embd, n_ff) = (spec.n_embd, spec.n_ff);
+        let Some(ExpertSpec { n_experts, n_used }) = spec.experts else {
+            return Ok(FeedForward::Dense(SwiGlu {
+                gate: self.matrix(&name("ffn_gate"), n_ff, n_embd)?,
+                up: self.matrix(&name("ffn_up"), n_ff, n_embd)?,
+                down: self.matrix(&name("ffn_down"), n_embd, n_ff)?,
+            }));
+        };
+        let router = self.matrix(&name("ffn_gate_inp"), n_experts, n_embd)?;
+        let gates = self.matrices(&name("ffn_gate_exps"), n_experts, n_ff, n_embd)?;
+        let ups = self.matrices(&name("ffn_up_exps"), n_experts, n_ff, n_embd)?;
+        let downs = self.matrices(&name("ffn_down_exps"), n_experts, n_embd, n_ff)?;
+        let branches = gates.into_iter().zip(ups).zip(downs);
+        let experts = branches.map(|((gate, up), down)| SwiGlu { gate, up, down }).collect();
+        Ok(FeedForward::Mixture(Mixture { router, experts, n_used }))
     }
 
     /// Repacks the matrices taken so far. Of the file only what is being read is in this process's memory.
@@ -281,6 +338,15 @@ impl Loader<'_> {
         });
         packed.map_err(|source| Error::Io { path: gguf.path().to_owned(), source })
     }
+}
+
+/// Returns a tensor that must have a shape, the innermost dimension first.
+pub(super) fn matrix_of<'g>(gguf: &'g Gguf, name: &str, shape: &[usize]) -> Result<TensorView<'g>, Error> {
+    let tensor = gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
+    if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
+        return Err(Error::Inconsistent(format!("{name} is {:?}, expected {shape:?}", tensor.shape)));
+    }
+    Ok(tensor)
 }
 
 /// Returns a tensor of one dimension.

@@ -93,7 +93,7 @@ fn quantised(x: &[f32], n_in: usize) -> Activations {
 
 fn product(isa: Isa, x: &Activations, weights: &Panels) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.n_rows() * weights.n_out()];
-    multiply_with(isa, &pool(2), x, &mut [Product { weights, y: &mut y }]);
+    multiply_with(isa, &pool(2), &mut [Product { weights, x, y: &mut y }]);
     y
 }
 
@@ -225,8 +225,8 @@ fn products_that_share_activations_are_those_of_each_alone() {
     let x = quantised(&values(9, n_in, 3), n_in);
     let mut together: Vec<Vec<f32>> = weights.iter().map(|w| vec![0.0; 9 * w.n_out()]).collect();
     let mut products: Vec<Product<'_>> =
-        weights.iter().zip(&mut together).map(|(weights, y)| Product { weights, y }).collect();
-    multiply(&pool(2), &x, &mut products);
+        weights.iter().zip(&mut together).map(|(weights, y)| Product { weights, x: &x, y }).collect();
+    multiply(&pool(2), &mut products);
     for (weights, together) in weights.iter().zip(together) {
         assert_eq!(bits(&product(isa(), &x, weights)), bits(&together));
     }

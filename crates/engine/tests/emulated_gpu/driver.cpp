@@ -1,5 +1,6 @@
 // The calls of libcuda, libnvrtc and libcublas that the engine makes, on a CPU: its memory is the device's, the compiler is
 // the system's, and a kernel runs to its end when it is launched. So the engine's own code runs whole, without a GPU.
+#include <atomic>
 #include <dlfcn.h>
 #include <immintrin.h>
 #include <stdint.h>
@@ -112,7 +113,8 @@ CALL nvrtcCreateProgram(Program **program, const char *source, const char *, int
 CALL nvrtcDestroyProgram(Program **program) { delete *program; return 0; }
 CALL nvrtcCompileProgram(Program *program, int n_options, const char *const *options) {
     std::string dir = getenv("EMULATED_GPU");
-    program->path = dir + "/kernels-" + std::to_string(getpid()) + "-" + std::to_string((uintptr_t)program);
+    static std::atomic<int> n_programs;
+    program->path = dir + "/kernels-" + std::to_string(getpid()) + "-" + std::to_string(n_programs++);
     FILE *file = fopen((program->path + ".cpp").c_str(), "w");
     fprintf(file, "#include \"kernels.h\"\n%s\n#include \"names.h\"\n", program->source.c_str());
     fclose(file);

@@ -10,6 +10,7 @@ use engine::{
     StepControl, StepEnd, TokenId, top_tokens,
 };
 
+use crate::families::families;
 use crate::{engine, model_path};
 
 /// Most by which a row's logits may differ. f16 activations give 1e-7 to 5e-6, but 2e-5 and 6e-5 in the two rows of these
@@ -51,7 +52,11 @@ struct Runner {
 
 impl Runner {
     fn both() -> [Self; 2] {
-        let gguf = Gguf::open(&model_path()).unwrap();
+        Self::both_of(&model_path())
+    }
+
+    fn both_of(path: &Path) -> [Self; 2] {
+        let gguf = Gguf::open(path).unwrap();
         let spec = ModelSpec::from_gguf(&gguf).unwrap();
         let cpu = CpuBackend::load(&gguf, &spec, None, &mut |_| {}).unwrap();
         let (gpu, pool) = CudaBackend::load(&gguf, &spec, 512, &mut |_| {}).unwrap();
@@ -137,6 +142,31 @@ fn a_gpu_gives_the_logits_of_the_cpu() {
         compare("after a fork and a cut", &gpu.step(&parts, &[2, 3, 5]), &cpu.step(&parts, &[2, 3, 5]));
         let parts: [(usize, &[TokenId]); 2] = [(2, &all[303..304]), (0, &all[160..161])];
         compare("and on", &gpu.step(&parts, &[0, 1]), &cpu.step(&parts, &[0, 1]));
+    });
+}
+
+/// The kernels are compiled for each model's heads, pairs and forms; some have biases, some norms of heads.
+#[test]
+fn a_gpu_gives_every_familys_logits() {
+    on_an_emulated_gpu("gpu::a_gpu_gives_every_familys_logits", || {
+        for family in families() {
+            let gguf = Gguf::open(&family.path).unwrap();
+            let spec = ModelSpec::from_gguf(&gguf).unwrap();
+            if spec.experts.is_some() {
+                let error = CudaBackend::load(&gguf, &spec, 64, &mut |_| {}).err().unwrap();
+                assert!(error.to_string().contains("a mixture of experts on a GPU"), "{error}");
+                continue;
+            }
+            let [mut cpu, mut gpu] = Runner::both_of(&family.path);
+            let (prompt, rest) = family.tokens.split_at(80);
+            let wanted = [0, 31, 79];
+            let parts: [(usize, &[TokenId]); 1] = [(0, prompt)];
+            compare(&family.name, &gpu.step(&parts, &wanted), &cpu.step(&parts, &wanted));
+            for tokens in rest.chunks(3) {
+                let parts: [(usize, &[TokenId]); 1] = [(0, tokens)];
+                compare(&family.name, &gpu.step(&parts, &[0]), &cpu.step(&parts, &[0]));
+            }
+        }
     });
 }
 

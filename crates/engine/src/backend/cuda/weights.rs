@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend::weights::{candle_type, dequantise, qk_norm, qkv_bias, vector};
+use crate::backend::weights::{candle_type, dequantise, matrix_of, qk_norm, qkv_bias, vector};
 use crate::kernel::cuda::{DeviceMatrix, Form, Gpu, Memory, pack_rows};
 use crate::{Error, GgmlType, Gguf, ModelSpec, TensorView};
 
@@ -170,7 +170,7 @@ impl Loader<'_> {
     }
 
     fn matrix(&self, name: &str, n_out: usize, n_in: usize) -> Result<DeviceMatrix, Error> {
-        let tensor = self.tensor(name, n_out, n_in)?;
+        let tensor = matrix_of(self.gguf, name, &[n_in, n_out])?;
         let form = Form::of(tensor.dtype);
         let mut rows = vec![0; n_out * form.row_bytes(n_in)];
         pack(&tensor, form, n_in, &mut rows, |row| row)?;
@@ -187,7 +187,7 @@ impl Loader<'_> {
         let mut packed: Vec<(usize, Form, usize, Vec<u8>)> = Vec::new();
         let mut first = 0;
         for &(name, n_out) in parts {
-            let tensor = self.tensor(name, n_out, n_in)?;
+            let tensor = matrix_of(self.gguf, name, &[n_in, n_out])?;
             let form = Form::of(tensor.dtype);
             let mut rows = vec![0; n_out * form.row_bytes(n_in)];
             pack(&tensor, form, n_in, &mut rows, |row| row)?;
@@ -209,7 +209,8 @@ impl Loader<'_> {
 
     /// Returns two matrices as one that has 8 rows of each by turns.
     fn by_turns(&self, names: [&str; 2], n_out: usize, n_in: usize) -> Result<DeviceMatrix, Error> {
-        let tensors = [self.tensor(names[0], n_out, n_in)?, self.tensor(names[1], n_out, n_in)?];
+        let [gate, other] = names.map(|name| matrix_of(self.gguf, name, &[n_in, n_out]));
+        let tensors = [gate?, other?];
         let [form, other] = [Form::of(tensors[0].dtype), Form::of(tensors[1].dtype)];
         let form = if form == other { form } else { Form::Floats };
         let mut rows = vec![0; 2 * n_out * form.row_bytes(n_in)];
@@ -219,15 +220,6 @@ impl Loader<'_> {
             self.gguf.forget(tensor.data);
         }
         self.gpu.matrix(form, 2 * n_out, n_in, &rows)
-    }
-
-    fn tensor(&self, name: &str, n_out: usize, n_in: usize) -> Result<TensorView<'_>, Error> {
-        let tensor = self.gguf.tensor(name).map_err(|source| Error::Inconsistent(source.to_string()))?;
-        if tensor.shape != [n_in as u64, n_out as u64] {
-            let shape = tensor.shape;
-            return Err(Error::Inconsistent(format!("{name} is {shape:?}, expected [{n_in}, {n_out}]")));
-        }
-        Ok(tensor)
     }
 }
 

@@ -90,6 +90,9 @@ impl KernelShape {
                 what: format!("{what} on a GPU"),
             })
         };
+        if spec.experts.is_some() {
+            return refuse("a mixture of experts".into());
+        }
         if !spec.head_dim.is_multiple_of(32) || spec.head_dim > 256 {
             return refuse(format!("heads of {} dimensions", spec.head_dim));
         }
