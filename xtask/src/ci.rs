@@ -40,14 +40,17 @@ const STEPS: &[Step] = &[
     Step { name: "remote", run: run_remote },
     Step { name: "windows", run: run_windows },
     Step { name: "cuda", run: run_cuda },
+    Step { name: "metal", run: run_metal },
     Step { name: "train", run: training::run_tiny },
 ];
 
 /// The steps that run only where they are named: one builds llama.cpp, 8 minutes of one core, one fetches PyTorch, 3 GB,
 /// the others check all dependencies again.
-const ON_REQUEST: &[&str] = &["remote", "windows", "cuda", "train"];
+const ON_REQUEST: &[&str] = &["remote", "windows", "cuda", "metal", "train"];
 /// The target that Debian has a C compiler for.
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
+/// The Macs whose GPU candle knows.
+const MAC: &str = "aarch64-apple-darwin";
 
 /// Which steps to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -97,10 +100,7 @@ fn run_remote(root: &Path) -> Result<Closing, String> {
 /// Checks that the program and the server's tests compile for Windows; it runs nothing.
 fn run_windows(root: &Path) -> Result<Closing, String> {
     needs::install_missing_for_windows()?;
-    let status = Command::new("rustup").current_dir(root).args(["target", "add", WINDOWS]).status();
-    if !status.map_err(|error| format!("cannot run rustup: {error}"))?.success() {
-        return Err(format!("rustup cannot install {WINDOWS}"));
-    }
+    add_target(root, WINDOWS)?;
     cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "cli"])?;
     cargo(root, &["check", "--locked", "--target", WINDOWS, "--package", "serve", "--lib", "--tests"])
 }
@@ -116,6 +116,21 @@ fn run_cuda(root: &Path) -> Result<Closing, String> {
         status if status.success() => Ok(Closing::new()),
         status => Err(format!("cargo test: {status}")),
     }
+}
+
+/// Checks that the engine compiles with the GPU of a Mac; it runs nothing. The other crates want a Mac's C headers.
+fn run_metal(root: &Path) -> Result<Closing, String> {
+    add_target(root, MAC)?;
+    let clippy = ["clippy", "--locked", "--target", MAC, "--features", "metal", "--package", "engine"];
+    cargo(root, &[&clippy[..], &["--", "--deny", "warnings"]].concat())
+}
+
+fn add_target(root: &Path, target: &str) -> Result<(), String> {
+    let status = Command::new("rustup").current_dir(root).args(["target", "add", target]).status();
+    if status.map_err(|error| format!("cannot run rustup: {error}"))?.success() {
+        return Ok(());
+    }
+    Err(format!("rustup cannot install {target}"))
 }
 
 /// Runs the selected steps.

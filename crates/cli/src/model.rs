@@ -31,7 +31,7 @@ pub(crate) struct ModelArgs {
     /// an installed model; the answers are the same. TANDEM_DRAFT_MODEL does the same
     #[arg(long, value_name = "FILE")]
     pub(crate) draft_model: Option<String>,
-    /// Where the model runs: auto, cpu or cuda; TANDEM_DEVICE does the same
+    /// Where the model runs: auto, cpu, cuda or metal; TANDEM_DEVICE does the same
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
 }

@@ -3,12 +3,16 @@
 //! In: a [`StepBatch`] and the KV pool. Out: logits of the rows asked for, keys and values written.
 
 mod attention;
+#[cfg(any(feature = "metal", test))]
+mod candle;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub(crate) mod float;
 mod weights;
 
+#[cfg(feature = "metal")]
+pub use candle::CandleBackend;
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;

@@ -50,8 +50,8 @@ impl Bench {
         let spec = ModelSpec::from_gguf(&gguf)?;
         // One position more for each block that is only begun.
         let n_kv_tokens = n_max_tokens + crate::BLOCK_TOKENS;
-        let (place, kv) = if device == Device::Cuda {
-            let placed = device::load_on_gpu(&gguf, &spec, (kv_type, n_kv_tokens), &mut |_| {})?;
+        let (place, kv) = if matches!(device, Device::Cuda | Device::Metal) {
+            let placed = device::load_on_gpu(&gguf, &spec, (kv_type, n_kv_tokens), device, &mut |_| {})?;
             (placed.place, placed.kv)
         } else {
             let backend = CpuBackend::load(&gguf, &spec, n_threads, &mut |_| {})?;

@@ -18,10 +18,12 @@ pub enum Device {
     Cpu,
     /// On a GPU of NVIDIA; on the CPU, with a remark, where there is none.
     Cuda,
+    /// On the GPU of a Mac; on the CPU, with a remark, where there is none.
+    Metal,
 }
 
 impl Device {
-    const ALL: [Self; 3] = [Self::Auto, Self::Cpu, Self::Cuda];
+    const ALL: [Self; 4] = [Self::Auto, Self::Cpu, Self::Cuda, Self::Metal];
 
     /// Returns the name that [`Device::from_str`] and `--device` take.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Device {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Metal => "metal",
         }
     }
 }
@@ -41,7 +44,7 @@ impl fmt::Display for Device {
 
 /// A name that is none of a [`Device`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no device: there are auto, cpu and cuda")]
+#[error("`{0}` is no device: there are auto, cpu, cuda and metal")]
 pub struct UnknownDevice(pub String);
 
 impl FromStr for Device {
@@ -68,6 +71,8 @@ pub(crate) enum Place {
     Cpu(Box<CpuBackend>),
     #[cfg(feature = "cuda")]
     Cuda(Box<crate::CudaBackend>),
+    #[cfg(feature = "metal")]
+    Metal(Box<crate::CandleBackend>),
 }
 
 impl Place {
@@ -77,6 +82,8 @@ impl Place {
             Self::Cpu(backend) => Some(backend),
             #[cfg(feature = "cuda")]
             Self::Cuda(_) => None,
+            #[cfg(feature = "metal")]
+            Self::Metal(_) => None,
         }
     }
 
@@ -86,6 +93,8 @@ impl Place {
             Self::Cpu(backend) => backend.n_weight_bytes(),
             #[cfg(feature = "cuda")]
             Self::Cuda(backend) => backend.n_weight_bytes(),
+            #[cfg(feature = "metal")]
+            Self::Metal(backend) => backend.n_weight_bytes(),
         }
     }
 
@@ -95,6 +104,8 @@ impl Place {
             Self::Cpu(backend) => &mut **backend,
             #[cfg(feature = "cuda")]
             Self::Cuda(backend) => &mut **backend,
+            #[cfg(feature = "metal")]
+            Self::Metal(backend) => &mut **backend,
         }
     }
 
@@ -104,6 +115,8 @@ impl Place {
             Self::Cpu(backend) => backend,
             #[cfg(feature = "cuda")]
             Self::Cuda(backend) => backend,
+            #[cfg(feature = "metal")]
+            Self::Metal(backend) => backend,
         }
     }
 }
@@ -119,15 +132,14 @@ pub(crate) fn load(
     device: Device,
     progress: LoadProgress<'_>,
 ) -> Result<Placed, Error> {
-    let remark = match device {
-        Device::Cpu => None,
-        Device::Auto | Device::Cuda => {
-            match load_on_gpu(gguf, spec, (kv_type, n_kv_tokens), &mut *progress) {
-                Ok(placed) => return Ok(placed),
-                Err(why) => {
-                    tracing::info!(%why, "the model runs on the CPU");
-                    (device == Device::Cuda).then(|| format!("the model runs on the CPU: {why}"))
-                }
+    let remark = if device == Device::Cpu {
+        None
+    } else {
+        match load_on_gpu(gguf, spec, (kv_type, n_kv_tokens), device, &mut *progress) {
+            Ok(placed) => return Ok(placed),
+            Err(why) => {
+                tracing::info!(%why, "the model runs on the CPU");
+                (device != Device::Auto).then(|| format!("the model runs on the CPU: {why}"))
             }
         }
     };
@@ -135,33 +147,36 @@ pub(crate) fn load(
     Ok(Placed { place: Place::Cpu(backend), kv: KvPool::new(spec, n_kv_tokens, kv_type), remark })
 }
 
-/// Loads a model on a GPU.
+/// Loads a model on a GPU of the kind that `device` names.
 ///
 /// # Errors
-/// [`Error::NoGpu`] where there is none to use, and those of [`CudaBackend::load`](crate::CudaBackend::load).
-#[cfg(feature = "cuda")]
+/// [`Error::NoGpu`] where there is none to use or this program was built without it, and those of the backend's `load`.
+#[cfg_attr(not(feature = "device"), expect(unused_variables, reason = "no GPU is built in"))]
 pub(crate) fn load_on_gpu(
     gguf: &Gguf,
     spec: &ModelSpec,
     (kv_type, n_kv_tokens): (KvType, usize),
+    device: Device,
     progress: LoadProgress<'_>,
 ) -> Result<Placed, Error> {
-    let (backend, kv) = crate::CudaBackend::load(gguf, spec, n_kv_tokens, progress)?;
-    tracing::info!(gpu = backend.gpu_name(), "the model runs on a GPU");
+    #[cfg(feature = "device")]
     let remark = (kv_type != KvType::F16).then(|| {
         format!("on a GPU the KV cache stores f16 and not {kv_type}; `--device cpu` runs it on the CPU")
     });
-    Ok(Placed { place: Place::Cuda(Box::new(backend)), kv, remark })
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn load_on_gpu(
-    _: &Gguf,
-    _: &ModelSpec,
-    _: (KvType, usize),
-    _: LoadProgress<'_>,
-) -> Result<Placed, Error> {
-    Err(Error::NoGpu("this program was built without CUDA (`--features cuda`)".to_owned()))
+    #[cfg(feature = "metal")]
+    if device != Device::Cuda {
+        let (backend, kv) = crate::CandleBackend::load(gguf, spec, n_kv_tokens, progress)?;
+        tracing::info!("the model runs on the GPU of a Mac");
+        return Ok(Placed { place: Place::Metal(Box::new(backend)), kv, remark });
+    }
+    #[cfg(feature = "cuda")]
+    if device != Device::Metal {
+        let (backend, kv) = crate::CudaBackend::load(gguf, spec, n_kv_tokens, progress)?;
+        tracing::info!(gpu = backend.gpu_name(), "the model runs on a GPU");
+        return Ok(Placed { place: Place::Cuda(Box::new(backend)), kv, remark });
+    }
+    let feature = if device == Device::Metal { "metal" } else { "cuda" };
+    Err(Error::NoGpu(format!("this program was built without `--features {feature}`")))
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ mod spec;
 mod stop;
 mod tokenizer;
 
+#[cfg(feature = "metal")]
+pub use backend::CandleBackend;
 #[cfg(feature = "cuda")]
 pub use backend::CudaBackend;
 pub use backend::{Backend, CpuBackend, StepControl, StepEnd};

@@ -64,7 +64,7 @@ impl Bench {
     fn cuda(&self) -> Option<&CudaBackend> {
         match &self.place {
             Place::Cuda(backend) => Some(backend),
-            Place::Cpu(_) => None,
+            _ => None,
         }
     }
 
