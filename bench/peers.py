@@ -8,11 +8,13 @@ Needs: llama-cpp-python (which builds llama.cpp for the machine) and gguf in the
 
 Prefill, decoding and verifying are llama.cpp's own `llama_decode` calls, with flash attention and all cores, without
 sampling or copies of the logits. Other formats are made from the file by llama.cpp's quantiser; the formats with blocks
-of 256 from random weights of a larger shape, because the default model's rows do not divide by 256.
+of 256 from random weights of a larger shape, because the default model's rows do not divide by 256: a few layers of
+Qwen2.5-1.5B, and of Qwen3-30B-A3B, which is a mixture of experts.
 """
 
 import argparse
 import csv
+import dataclasses
 import datetime
 import json
 import os
@@ -36,8 +38,26 @@ OF_RANDOM = {
     "Q6_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
     "F16": None,
 }
-# The shape of Qwen2.5-1.5B, with 4 of its 28 layers.
-N_LAYERS, N_EMBD, N_FF, N_HEADS, N_KV_HEADS = 4, 1536, 8960, 12, 2
+MIXTURE = "mixture"
+
+
+@dataclasses.dataclass
+class Shape:
+    """A decoder; of its layers only a few are made."""
+
+    architecture: str
+    n_layers: int
+    n_embd: int
+    n_ff: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    n_experts: int = 0
+    n_used: int = 0
+
+
+DENSE = Shape("qwen2", 4, 1536, 8960, 12, 2, 128)
+OF_EXPERTS = Shape("qwen3moe", 2, 2048, 768, 32, 4, 128, 128, 8)
 
 
 class Peer:
@@ -95,43 +115,59 @@ def quantised(source, ftype, path):
     return path
 
 
-def write_random(source, path):
-    """A Llama of random f16 weights with the tokenizer of `source`."""
+def write_random(source, path, shape):
+    """A decoder of random f16 weights with the tokenizer of `source`."""
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, shape.architecture)
     for field in reader.fields.values():
         if field.name.startswith("tokenizer."):
             sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub_type)
     writer.add_context_length(8192)
-    writer.add_embedding_length(N_EMBD)
-    writer.add_block_count(N_LAYERS)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_head_count(N_HEADS)
-    writer.add_head_count_kv(N_KV_HEADS)
-    writer.add_rope_dimension_count(N_EMBD // N_HEADS)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layers)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_heads)
+    writer.add_head_count_kv(shape.n_kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(1e6)
+    writer.add_layer_norm_rms_eps(1e-6)
+    if shape.n_experts:
+        writer.add_expert_count(shape.n_experts)
+        writer.add_expert_used_count(shape.n_used)
+        writer.add_expert_feed_forward_length(shape.n_ff)
     n_vocab = len(reader.fields["tokenizer.ggml.tokens"].data)
     random = numpy.random.default_rng(0)
 
-    def matrix(name, n_out, n_in):
-        weights = random.standard_normal((n_out, n_in), dtype=numpy.float32) / n_in**0.5
-        writer.add_tensor(f"{name}.weight", weights.astype(numpy.float16))
+    def matrix(name, *dims, dtype=numpy.float16):
+        weights = random.standard_normal(dims, dtype=numpy.float32)
+        writer.add_tensor(f"{name}.weight", (weights / dims[-1] ** 0.5).astype(dtype))
 
-    def norm(name):
-        writer.add_tensor(f"{name}.weight", numpy.ones(N_EMBD, numpy.float32))
+    def ones(name, n, part="weight"):
+        writer.add_tensor(f"{name}.{part}", numpy.ones(n, numpy.float32))
 
-    n_kv = N_KV_HEADS * N_EMBD // N_HEADS
-    matrix("token_embd", n_vocab, N_EMBD)
-    norm("output_norm")
-    for layer in range(N_LAYERS):
-        norm(f"blk.{layer}.attn_norm")
-        norm(f"blk.{layer}.ffn_norm")
-        for part, n_out in [("attn_q", N_EMBD), ("attn_k", n_kv), ("attn_v", n_kv), ("attn_output", N_EMBD)]:
-            matrix(f"blk.{layer}.{part}", n_out, N_EMBD)
-        for part, n_out, n_in in [("gate", N_FF, N_EMBD), ("up", N_FF, N_EMBD), ("down", N_EMBD, N_FF)]:
-            matrix(f"blk.{layer}.ffn_{part}", n_out, n_in)
+    n_q, n_kv = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
+    matrix("token_embd", n_vocab, shape.n_embd)
+    ones("output_norm", shape.n_embd)
+    for layer in range(shape.n_layers):
+        name = f"blk.{layer}"
+        ones(f"{name}.attn_norm", shape.n_embd)
+        ones(f"{name}.ffn_norm", shape.n_embd)
+        for part, n_out in [("q", n_q), ("k", n_kv), ("v", n_kv)]:
+            matrix(f"{name}.attn_{part}", n_out, shape.n_embd)
+            if shape.architecture == "qwen2":
+                ones(f"{name}.attn_{part}", n_out, "bias")
+            elif part != "v":
+                ones(f"{name}.attn_{part}_norm", shape.head_dim)
+        matrix(f"{name}.attn_output", shape.n_embd, n_q)
+        experts, suffix = ([shape.n_experts], "_exps") if shape.n_experts else ([], "")
+        if shape.n_experts:
+            matrix(f"{name}.ffn_gate_inp", shape.n_experts, shape.n_embd, dtype=numpy.float32)
+        matrix(f"{name}.ffn_gate{suffix}", *experts, shape.n_ff, shape.n_embd)
+        matrix(f"{name}.ffn_up{suffix}", *experts, shape.n_ff, shape.n_embd)
+        matrix(f"{name}.ffn_down{suffix}", *experts, shape.n_embd, shape.n_ff)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -145,10 +181,15 @@ def models(source, folder, wanted):
         if name in wanted:
             files[name] = quantised(source, ftype, folder / f"{name}.gguf")
     if any(name in wanted for name in OF_RANDOM):
-        write_random(source, folder / "random.gguf")
+        write_random(source, folder / "random.gguf", DENSE)
     for name, ftype in OF_RANDOM.items():
         if name in wanted:
-            files[f"{name}, 1536 wide"] = quantised(folder / "random.gguf", ftype, folder / f"{name}.gguf")
+            files[f"{name}, {DENSE.n_embd} wide"] = quantised(folder / "random.gguf", ftype, folder / f"{name}.gguf")
+    if MIXTURE in wanted:
+        write_random(source, folder / "experts.gguf", OF_EXPERTS)
+        path = folder / f"{MIXTURE}.gguf"
+        files[f"{MIXTURE}, Q4_K"] = quantised(folder / "experts.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S, path)
+        (folder / "experts.gguf").unlink()
     return {name: path for name, path in files.items() if name.split(",")[0] in wanted}
 
 
@@ -156,7 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--depths", type=int, nargs="*", default=[0, 1024])
-    parser.add_argument("--formats", nargs="*", default=["Q4_1", *OF_MODEL, *OF_RANDOM])
+    parser.add_argument("--formats", nargs="*", default=["Q4_1", *OF_MODEL, *OF_RANDOM, MIXTURE])
     parser.add_argument("--name", default=platform.machine(), help="the machine, for the folder's name")
     args = parser.parse_args()
     agent, model = os.environ["TANDEM_AGENT"], os.environ["TANDEM_TEST_MODEL"]
@@ -230,8 +271,9 @@ def write(args, rows, sizes, peaks, n_threads):
         f"- tandem: {commit}, release build, {n_threads} threads, TANDEM_ISA={os.environ.get('TANDEM_ISA', '')}\n"
         f"- llama.cpp: llama-cpp-python {llama_cpp.__version__} built here, flash attention on, {n_threads} threads\n"
         f"- its system: {llama_cpp.llama_print_system_info().decode().strip()}\n"
-        f"- model: SmolLM2-135M-Instruct.Q4_1.gguf; Q4_0 and Q8_0 requantised from it by llama.cpp; those 1536 wide\n"
-        f"  are {N_LAYERS} layers of random weights\n"
+        f"- model: SmolLM2-135M-Instruct.Q4_1.gguf; Q4_0 and Q8_0 requantised from it by llama.cpp; those\n"
+        f"  {DENSE.n_embd} wide are {DENSE.n_layers} layers of Qwen2.5-1.5B's shape, the mixture {OF_EXPERTS.n_layers} of Qwen3-30B-A3B's,\n"
+        f"  of random weights\n"
     )
     print(summary)
 
