@@ -39,10 +39,10 @@ pub trait Backend: Send {
     /// Computes all rows of `batch` and fills `logits` for those asked for, in order.
     ///
     /// The result of a row depends on its sequence only, never on the other rows or on how a prompt was cut into
-    /// steps (I-7).
+    /// steps (I-7). On a GPU that holds for short steps of CUDA's alone.
     ///
     /// # Errors
-    /// [`Error::Candle`] when an operation fails, which is a bug.
+    /// [`Error::Candle`] when an operation fails, which is a bug or, on a GPU, want of memory.
     fn forward(
         &mut self,
         batch: &StepBatch<'_>,

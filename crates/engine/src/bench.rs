@@ -111,7 +111,7 @@ impl Bench {
         Ok(started.elapsed())
     }
 
-    /// Times one reading of all weights by the CPU, which no step of its can be quicker than.
+    /// Times one reading of all weights by the CPU, which no step of its can be quicker than, unless experts are left out.
     pub fn read_weights(&self) -> Option<Duration> {
         let started = Instant::now();
         self.place.cpu()?.read_weights();

@@ -151,7 +151,10 @@ pub(crate) fn load(
 ///
 /// # Errors
 /// [`Error::NoGpu`] where there is none to use or this program was built without it, and those of the backend's `load`.
-#[cfg_attr(not(feature = "device"), expect(unused_variables, reason = "no GPU is built in"))]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "metal")),
+    expect(unused_variables, reason = "no GPU is built in")
+)]
 pub(crate) fn load_on_gpu(
     gguf: &Gguf,
     spec: &ModelSpec,
@@ -159,7 +162,7 @@ pub(crate) fn load_on_gpu(
     device: Device,
     progress: LoadProgress<'_>,
 ) -> Result<Placed, Error> {
-    #[cfg(feature = "device")]
+    #[cfg(any(feature = "cuda", feature = "metal"))]
     let remark = (kv_type != KvType::F16).then(|| {
         format!("on a GPU the KV cache stores f16 and not {kv_type}; `--device cpu` runs it on the CPU")
     });

@@ -68,7 +68,7 @@ pub(crate) enum Layers {
     F16(Blocks<f16>),
     Q8_0(Blocks<i8>),
     /// In a device's memory; here are only the blocks it must copy before its next step, in order.
-    #[cfg(any(feature = "device", test))]
+    #[cfg(any(feature = "cuda", feature = "metal", test))]
     OnDevice(Vec<(BlockId, BlockId)>),
 }
 
@@ -78,7 +78,7 @@ macro_rules! for_type {
         match $layers {
             Layers::F16($of_type) => $value,
             Layers::Q8_0($of_type) => $value,
-            #[cfg(any(feature = "device", test))]
+            #[cfg(any(feature = "cuda", feature = "metal", test))]
             Layers::OnDevice(_) => unreachable!("a device reads and writes its own memory"),
         }
     };
@@ -110,7 +110,7 @@ impl KvPool {
     }
 
     /// Returns a pool of at most `n_max_tokens` positions whose keys and values a device has.
-    #[cfg(any(feature = "device", test))]
+    #[cfg(any(feature = "cuda", feature = "metal", test))]
     pub(crate) fn on_device(n_max_tokens: usize) -> Self {
         Self {
             layers: Layers::OnDevice(Vec::new()),
@@ -121,7 +121,7 @@ impl KvPool {
     }
 
     /// Takes the copies of blocks that a device must make before its next step, in order.
-    #[cfg(any(feature = "device", test))]
+    #[cfg(any(feature = "cuda", feature = "metal", test))]
     pub(crate) fn take_copies(&mut self) -> Vec<(BlockId, BlockId)> {
         match &mut self.layers {
             Layers::OnDevice(copies) => std::mem::take(copies),
@@ -133,7 +133,7 @@ impl KvPool {
     pub(crate) fn clear(&mut self, spec: &ModelSpec) {
         let n_max_tokens = self.n_max_blocks * BLOCK_TOKENS;
         *self = match self.layers {
-            #[cfg(any(feature = "device", test))]
+            #[cfg(any(feature = "cuda", feature = "metal", test))]
             Layers::OnDevice(_) => Self::on_device(n_max_tokens),
             Layers::F16(_) | Layers::Q8_0(_) => Self::new(spec, n_max_tokens, self.kv_type()),
         };
@@ -144,7 +144,7 @@ impl KvPool {
         match self.layers {
             Layers::F16(_) => KvType::F16,
             Layers::Q8_0(_) => KvType::Q8_0,
-            #[cfg(any(feature = "device", test))]
+            #[cfg(any(feature = "cuda", feature = "metal", test))]
             Layers::OnDevice(_) => KvType::F16,
         }
     }
@@ -260,15 +260,15 @@ impl KvPool {
     }
 
     fn is_on_device(&self) -> bool {
-        #[cfg(any(feature = "device", test))]
+        #[cfg(any(feature = "cuda", feature = "metal", test))]
         let is_on_device = matches!(self.layers, Layers::OnDevice(_));
-        #[cfg(not(any(feature = "device", test)))]
+        #[cfg(not(any(feature = "cuda", feature = "metal", test)))]
         let is_on_device = false;
         is_on_device
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) {
-        #[cfg(any(feature = "device", test))]
+        #[cfg(any(feature = "cuda", feature = "metal", test))]
         if let Layers::OnDevice(copies) = &mut self.layers {
             return copies.push((from, to));
         }

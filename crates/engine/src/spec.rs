@@ -105,8 +105,8 @@ struct Family {
     has_qk_norm: bool,
 }
 
-/// The families that run. Mistral, Mistral Nemo, Mixtral, DeepSeek-Coder, SmolLM2 and R1's distills of Llama are files of `llama`; R1's
-/// distills of Qwen are files of `qwen2`.
+/// The families that run. Mistral Nemo, DeepSeek-Coder, SmolLM2 and R1's distills of Llama are files of `llama`; R1's distills
+/// of Qwen are files of `qwen2`.
 const FAMILIES: [Family; 4] = [
     Family { architecture: "llama", pairing: RopePairing::Norm, has_qkv_bias: None, has_qk_norm: false },
     Family {
@@ -174,11 +174,16 @@ impl ModelSpec {
         let n_kv_heads = or("attention.head_count_kv", n_heads)?;
         let head_dim = or("attention.key_length", n_embd / n_heads)?;
         let experts = experts(gguf, &architecture, &count)?;
+        let sliding_window = match gguf.opt_u64(&key("attention.sliding_window")).map_err(inconsistent)? {
+            None | Some(0) => usize::MAX,
+            Some(n_positions) => usize::try_from(n_positions).unwrap_or(usize::MAX),
+        };
         let n_vocab = gguf.str_array("tokenizer.ggml.tokens").map_err(inconsistent)?.count();
         let spec = Self {
             name: gguf.str("general.name").unwrap_or(&architecture).to_owned(),
             n_vocab,
-            n_ctx: count("context_length", MAX_CTX)?,
+            // Within a sliding window every position is seen, as here.
+            n_ctx: count("context_length", MAX_CTX)?.min(sliding_window),
             n_embd,
             n_ff: match experts {
                 Some(_) if gguf.contains(&key("expert_feed_forward_length")) => {
@@ -235,13 +240,22 @@ fn experts(
     architecture: &str,
     count: &impl Fn(&str, u64) -> Result<usize, Error>,
 ) -> Result<Option<ExpertSpec>, Error> {
-    let number = |name: &str| gguf.u64(&format!("{architecture}.{name}")).ok();
-    if number("expert_count").is_none_or(|n| n == 0) {
+    let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
+    let key = |name: &str| format!("{architecture}.{name}");
+    let number = |name: &str| gguf.opt_u64(&key(name)).map_err(inconsistent);
+    if number("expert_count")?.is_none_or(|n| n == 0) {
         return Ok(None);
     }
-    // 1 is the softmax, and what a file without the key means.
-    if number("expert_gating_func").is_some_and(|n| n > 1) {
-        return Err(unsupported(architecture, "experts chosen by another function than softmax"));
+    // Each means what a file without it does: 1 is the softmax, of which the weights always add up to 1 here.
+    for (name, neutral) in [("expert_gating_func", 1), ("expert_shared_count", 0), ("expert_group_count", 1)]
+    {
+        if number(name)?.is_some_and(|n| n > neutral) {
+            return Err(unsupported(architecture, &format!("`{}`", key(name))));
+        }
+    }
+    let scale = gguf.opt_f32(&key("expert_weights_scale")).map_err(inconsistent)?;
+    if scale.is_some_and(|scale| scale != 0.0 && scale != 1.0) {
+        return Err(unsupported(architecture, &format!("`{}`", key("expert_weights_scale"))));
     }
     let n_experts = count("expert_count", MAX_EXPERTS)?;
     let n_used = count("expert_used_count", n_experts as u64)?;
@@ -249,22 +263,40 @@ fn experts(
 }
 
 /// Returns how positions are stretched.
+///
+/// Files have `yarn_attn_factor` too, which for these families neither llama.cpp nor transformers reads, and so nor does this.
 fn rope_scaling(
     gguf: &Gguf,
     architecture: &str,
     number: &impl Fn(&str, f32) -> Result<f32, Error>,
     count: &impl Fn(&str, u64) -> Result<usize, Error>,
 ) -> Result<RopeSpec, Error> {
+    let key = |name: &str| format!("{architecture}.rope.{name}");
     let plain = RopeSpec { position_divisor: 1.0, ..RopeSpec::default() };
-    match gguf.str(&format!("{architecture}.rope.scaling.type")) {
-        Err(_) | Ok("none") => Ok(plain),
-        Ok("linear") => Ok(RopeSpec { position_divisor: number("rope.scaling.factor", 1.0)?, ..plain }),
-        Ok("yarn") => {
+    let kind = gguf
+        .opt_str(&key("scaling.type"))
+        .map_err(|source: crate::gguf::Error| Error::Inconsistent(source.to_string()))?;
+    match kind {
+        Some("none") => Ok(plain),
+        // What a file without the key means, and the older key of the factor.
+        Some("linear") | None => {
+            let older = number("rope.scale_linear", 1.0)?;
+            Ok(RopeSpec { position_divisor: number("rope.scaling.factor", older)?, ..plain })
+        }
+        Some("yarn") => {
+            if number("rope.scaling.yarn_ext_factor", 1.0)? != 1.0 {
+                return Err(unsupported(architecture, &format!("`{}`", key("scaling.yarn_ext_factor"))));
+            }
             let factor = number("rope.scaling.factor", 1.0)?;
             let magnitude = number("rope.scaling.attn_factor", 1.0)? * (1.0 + 0.1 * factor.max(1.0).ln());
+            let of_training = if gguf.contains(&key("scaling.original_context_length")) {
+                "rope.scaling.original_context_length"
+            } else {
+                "context_length"
+            };
             let yarn = YarnSpec {
                 factor,
-                n_original: count("rope.scaling.original_context_length", MAX_CTX)?,
+                n_original: count(of_training, MAX_CTX)?,
                 beta: [
                     number("rope.scaling.yarn_beta_fast", 32.0)?,
                     number("rope.scaling.yarn_beta_slow", 1.0)?,
@@ -273,10 +305,111 @@ fn rope_scaling(
             };
             Ok(RopeSpec { yarn: Some(yarn), ..plain })
         }
-        Ok(other) => Err(unsupported(architecture, &format!("rope scaling `{other}`"))),
+        Some(other) => Err(unsupported(architecture, &format!("rope scaling `{other}`"))),
     }
 }
 
 fn unsupported(architecture: &str, what: &str) -> Error {
     Error::Unsupported { architecture: architecture.to_owned(), what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::test_file::GgufWriter;
+
+    fn spec(architecture: &str, change: impl FnOnce(GgufWriter) -> GgufWriter) -> Result<ModelSpec, Error> {
+        let key = |name: &str| format!("{architecture}.{name}");
+        let file = GgufWriter::new()
+            .str("general.architecture", architecture)
+            .u32(&key("context_length"), 4096)
+            .u32(&key("embedding_length"), 64)
+            .u32(&key("feed_forward_length"), 96)
+            .u32(&key("block_count"), 2)
+            .u32(&key("attention.head_count"), 4)
+            .strs("tokenizer.ggml.tokens", &["a", "b"]);
+        let gguf = Gguf::from_bytes(change(file).write().bytes).expect("a valid file");
+        ModelSpec::from_gguf(&gguf)
+    }
+
+    #[track_caller]
+    fn refused(architecture: &str, change: impl FnOnce(GgufWriter) -> GgufWriter, why: &str) {
+        let error = spec(architecture, change).expect_err("must be refused").to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    fn number(file: GgufWriter, key: &str, number: f32) -> GgufWriter {
+        file.raw(key, 6, &number.to_le_bytes())
+    }
+
+    #[test]
+    fn a_family_says_what_the_metadata_do_not() {
+        let llama = spec("llama", |file| file).expect("a model");
+        assert_eq!(
+            (llama.rope.pairing, llama.has_qkv_bias, llama.has_qk_norm),
+            (RopePairing::Norm, false, false)
+        );
+        let qwen2 = spec("qwen2", |file| file).expect("a model");
+        assert_eq!(
+            (qwen2.rope.pairing, qwen2.has_qkv_bias, qwen2.has_qk_norm),
+            (RopePairing::Neox, true, false)
+        );
+        let qwen3 = spec("qwen3", |file| file).expect("a model");
+        assert_eq!(
+            (qwen3.rope.pairing, qwen3.has_qkv_bias, qwen3.has_qk_norm),
+            (RopePairing::Neox, false, true)
+        );
+        refused("mamba", |file| file, "`mamba` is not supported: this engine runs `llama`, `qwen2`");
+    }
+
+    #[test]
+    fn a_mixture_that_is_another_or_lies_is_refused() {
+        let sizes = |file: GgufWriter, n: u32, n_used: u32| {
+            file.u32("qwen3moe.expert_count", n).u32("qwen3moe.expert_used_count", n_used)
+        };
+        let mixture = spec("qwen3moe", |file| {
+            sizes(file, 8, 2)
+                .u32("qwen3moe.expert_feed_forward_length", 32)
+                .u32("qwen3moe.expert_gating_func", 1)
+        });
+        let mixture = mixture.expect("a mixture");
+        assert_eq!(mixture.experts, Some(ExpertSpec { n_experts: 8, n_used: 2 }));
+        assert_eq!(mixture.n_ff, 32);
+        refused("qwen3moe", |file| sizes(file, 8, 9), "expert_used_count is 9");
+        refused("qwen3moe", |file| sizes(file, 8, 0), "expert_used_count is 0");
+        refused("qwen3moe", |file| sizes(file, 1 << 20, 8), "expert_count is 1048576");
+        refused("qwen3moe", |file| file.u32("qwen3moe.expert_count", 8), "expert_used_count");
+        for (key, n) in [("expert_gating_func", 2), ("expert_shared_count", 1), ("expert_group_count", 8)] {
+            refused("qwen3moe", |file| sizes(file, 8, 2).u32(&format!("qwen3moe.{key}"), n), key);
+        }
+        let scaled = |file| number(sizes(file, 8, 2), "qwen3moe.expert_weights_scale", 2.5);
+        refused("qwen3moe", scaled, "expert_weights_scale");
+        refused("qwen3moe", |file| file.str("qwen3moe.expert_count", "8"), "expert_count");
+    }
+
+    #[test]
+    fn positions_are_stretched_as_the_file_says_or_it_is_refused() {
+        let kind = |file: GgufWriter, kind: &str| file.str("qwen2.rope.scaling.type", kind);
+        let factor = |file, n| number(file, "qwen2.rope.scaling.factor", n);
+        let rope = |change: &dyn Fn(GgufWriter) -> GgufWriter| spec("qwen2", change).expect("a model").rope;
+        assert_eq!(rope(&|file| file).position_divisor, 1.0);
+        assert_eq!(rope(&|file| factor(file, 4.0)).position_divisor, 4.0);
+        assert_eq!(rope(&|file| number(file, "qwen2.rope.scale_linear", 2.0)).position_divisor, 2.0);
+        assert_eq!(rope(&|file| factor(kind(file, "none"), 4.0)).position_divisor, 1.0);
+        let yarn = rope(&|file| factor(kind(file, "yarn"), 4.0)).yarn.expect("YaRN");
+        assert_eq!((yarn.factor, yarn.n_original, yarn.beta), (4.0, 4096, [32.0, 1.0]));
+        assert!((yarn.magnitude - 1.138_629_4).abs() < 1e-6);
+        refused("qwen2", |file| kind(file, "longrope"), "rope scaling `longrope`");
+        let extrapolated = |file| number(kind(file, "yarn"), "qwen2.rope.scaling.yarn_ext_factor", 0.5);
+        refused("qwen2", extrapolated, "yarn_ext_factor");
+        refused("qwen2", |file| file.u32("qwen2.rope.scaling.type", 1), "rope.scaling.type");
+        refused("qwen2", |file| factor(kind(file, "yarn"), f32::NAN), "rope.scaling.factor");
+    }
+
+    #[test]
+    fn a_context_ends_with_the_window_that_slides() {
+        let window = |n: u32| spec("llama", |file| file.u32("llama.attention.sliding_window", n));
+        assert_eq!(window(512).expect("a model").n_ctx, 512);
+        assert_eq!(window(8192).expect("a model").n_ctx, 4096);
+    }
 }

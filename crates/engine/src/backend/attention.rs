@@ -78,7 +78,7 @@ pub(super) fn attend(
     match kv.layers() {
         Layers::F16(layers) => share_out(pool, spec, (layers, layer_idx), spans, q, out, answer_f16),
         Layers::Q8_0(layers) => share_out(pool, spec, (layers, layer_idx), spans, q, out, answer_q8_0),
-        #[cfg(any(feature = "device", test))]
+        #[cfg(any(feature = "cuda", feature = "metal", test))]
         Layers::OnDevice(_) => unreachable!("a device attends to its own memory"),
     }
 }

@@ -9,7 +9,7 @@
 
 use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
-use candle_core::quantized::{GgmlDType, QMatMul, QTensor, QuantizedType};
+use candle_core::quantized::{QMatMul, QTensor, QuantizedType};
 use candle_core::{CpuStorage, D, DType, Device, Module as _, Tensor};
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::{rope, rope_i};
@@ -24,6 +24,8 @@ use crate::{
 /// Rows from which on a step waits for each of its layers, so as to hear of a keystroke in time: what was given to a
 /// device runs later.
 const N_LONG_ROWS: usize = 64;
+/// Most scores that are computed at once, 64 MB of them, so that a long prompt's take no more memory than its matrices.
+const N_MAX_SCORES: usize = 1 << 24;
 
 /// Runs a model on a device of candle's.
 pub struct CandleBackend {
@@ -69,17 +71,8 @@ struct Step<'a> {
     writes: Vec<(usize, usize, usize)>,
 }
 
-/// How a file's matrix becomes one that candle multiplies.
-type MakeMatrix = fn(QTensor, &Device) -> candle_core::Result<QMatMul>;
-
-/// Keeps a matrix in the file's format, for candle's own kernels.
-fn in_its_format(matrix: QTensor, device: &Device) -> candle_core::Result<QMatMul> {
-    match matrix.dtype() {
-        // Else candle would make f32 of them.
-        GgmlDType::F16 | GgmlDType::BF16 => Ok(QMatMul::TensorF16(matrix.dequantize_f16(device)?)),
-        _ => QMatMul::from_qtensor(matrix),
-    }
-}
+/// How a file's matrix becomes one that candle multiplies: [`QMatMul::from_qtensor`] keeps codes and makes f32 of numbers.
+type MakeMatrix = fn(QTensor) -> candle_core::Result<QMatMul>;
 
 impl CandleBackend {
     /// Loads a model's weights into the first GPU of a Mac, with room for the keys and values of `n_kv_tokens` positions;
@@ -95,8 +88,11 @@ impl CandleBackend {
         n_kv_tokens: usize,
         progress: &mut dyn FnMut(f32),
     ) -> Result<(Self, KvPool), Error> {
-        let device = Device::new_metal(0).map_err(|error| Error::NoGpu(error.to_string()))?;
-        Self::load_on(device, in_its_format, gguf, spec, n_kv_tokens, progress)
+        // candle takes the first of all devices, and panics where there is none.
+        let device = std::panic::catch_unwind(|| Device::new_metal(0))
+            .map_err(|_| Error::NoGpu("this machine has no device of Metal's".into()))?
+            .map_err(|error| Error::NoGpu(error.to_string()))?;
+        Self::load_on(device, QMatMul::from_qtensor, gguf, spec, n_kv_tokens, progress)
     }
 
     fn load_on(
@@ -117,8 +113,14 @@ impl CandleBackend {
         let mut loader = Loader { gguf, device: &device, make_matrix, n_bytes: 0 };
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
         let n_positions = n_kv_tokens.div_ceil(BLOCK_TOKENS) * BLOCK_TOKENS;
+        // Before the matrices: candle hands out again what these leave behind, however much larger than what is asked for.
+        let zeros = || Tensor::zeros((n_positions, n_kv), DType::F16, &device);
+        let mut caches = Vec::with_capacity(spec.n_layers);
+        for _ in 0..spec.n_layers {
+            caches.push((zeros()?, zeros()?));
+        }
         let mut layers = Vec::with_capacity(spec.n_layers);
-        for idx in 0..spec.n_layers {
+        for (idx, (keys, values)) in caches.into_iter().enumerate() {
             let name = |part: &str| format!("blk.{idx}.{part}.weight");
             layers.push(Layer {
                 attn_norm: loader.vector(vector(gguf, &name("attn_norm"), spec.n_embd)?)?,
@@ -132,8 +134,8 @@ impl CandleBackend {
                 gate: loader.matrix(&name("ffn_gate"), spec.n_ff, spec.n_embd)?,
                 up: loader.matrix(&name("ffn_up"), spec.n_ff, spec.n_embd)?,
                 down: loader.matrix(&name("ffn_down"), spec.n_embd, spec.n_ff)?,
-                keys: Tensor::zeros((n_positions, n_kv), DType::F16, &device)?,
-                values: Tensor::zeros((n_positions, n_kv), DType::F16, &device)?,
+                keys,
+                values,
             });
             progress((idx + 1) as f32 / (spec.n_layers + 1) as f32);
         }
@@ -237,7 +239,7 @@ impl CandleBackend {
         let mut attended = Vec::with_capacity(step.reads.len());
         let mut first_row = 0;
         for (span, (places, mask)) in step.batch.spans.iter().zip(&step.reads) {
-            let q = q.narrow(1, first_row, span.n_tokens)?.contiguous()?;
+            let q = q.narrow(1, first_row, span.n_tokens)?;
             attended.push(self.attend(layer, &q, places, mask.as_ref())?);
             first_row += span.n_tokens;
         }
@@ -283,17 +285,22 @@ impl CandleBackend {
         let keys = read(&layer.keys)?.permute((1, 2, 0))?.contiguous()?;
         let values = read(&layer.values)?.transpose(0, 1)?.contiguous()?;
         // The query heads of one key-value head stand side by side.
-        let q = (q.reshape((n_kv, n_group * n_rows, head_dim))? * (1.0 / (head_dim as f64).sqrt()))?;
-        let mut scores = q.matmul(&keys)?;
-        if let Some(mask) = mask {
-            scores = scores.reshape((n_kv, n_group, n_rows, n_positions))?.broadcast_add(mask)?.reshape((
-                n_kv,
-                n_group * n_rows,
-                n_positions,
-            ))?;
+        let n_together = (N_MAX_SCORES / (n_heads * n_positions)).clamp(1, n_rows);
+        let mut attended = Vec::with_capacity(n_rows.div_ceil(n_together));
+        for first in (0..n_rows).step_by(n_together) {
+            let n = n_together.min(n_rows - first);
+            let q = q.narrow(1, first, n)?.contiguous()?.reshape((n_kv, n_group * n, head_dim))?;
+            let mut scores = (q * (1.0 / (head_dim as f64).sqrt()))?.matmul(&keys)?;
+            if let Some(mask) = mask {
+                scores = scores
+                    .reshape((n_kv, n_group, n, n_positions))?
+                    .broadcast_add(&mask.narrow(0, first, n)?)?
+                    .reshape((n_kv, n_group * n, n_positions))?;
+            }
+            let sums = softmax_last_dim(&scores)?.matmul(&values)?.reshape((n_heads, n, head_dim))?;
+            attended.push(sums.transpose(0, 1)?.contiguous()?.reshape((n, n_heads * head_dim))?);
         }
-        let attended = softmax_last_dim(&scores)?.matmul(&values)?.reshape((n_heads, n_rows, head_dim))?;
-        Ok(attended.transpose(0, 1)?.contiguous()?.reshape((n_rows, n_heads * head_dim))?)
+        Ok(Tensor::cat(&attended, 0)?)
     }
 }
 
@@ -378,7 +385,7 @@ impl Loader<'_> {
             qtensor_from_ggml(candle_type(tensor.dtype), tensor.data, vec![n_out, n_in], self.device)?;
         self.n_bytes += tensor.data.len();
         self.gguf.forget(tensor.data);
-        Ok((self.make_matrix)(matrix, self.device)?)
+        Ok((self.make_matrix)(matrix)?)
     }
 }
 

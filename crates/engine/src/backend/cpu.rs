@@ -1,6 +1,6 @@
 //! The CPU backend: one generic decoder over raw slices.
 //!
-//! In: token ids and block tables. Out: logits. Never: allocates per token beyond its scratch.
+//! In: token ids and block tables. Out: logits. Never: allocates rows of numbers beyond its scratch.
 //! Thread: the engine thread, plus the threads of its pool.
 //!
 //! Matrices are multiplied by [`kernel`](crate::kernel) where it knows their format and by candle's quantised path,
@@ -96,7 +96,7 @@ impl CpuBackend {
         self.weights.n_bytes()
     }
 
-    /// Reads all repacked weights once, as a decoding step must; returns how many bytes they are.
+    /// Reads all repacked weights once, as a decoding step must, but for experts; returns how many bytes they are.
     pub(crate) fn read_weights(&self) -> usize {
         self.weights.read(&self.pool)
     }

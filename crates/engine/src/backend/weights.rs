@@ -140,6 +140,7 @@ impl Weights {
         pool: &Pool,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Self, Error> {
+        check_known(gguf, spec)?;
         let mut loader = Loader { gguf, packer: Packer::default() };
         let (n_q, n_kv) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
         let mut layers = Vec::with_capacity(spec.n_layers);
@@ -157,7 +158,6 @@ impl Weights {
                 feed_forward: loader.feed_forward(spec, idx)?,
             });
         }
-        check_known(gguf, spec)?;
         let has = |name: &str| gguf.tensor(name).is_ok();
         let weights = Self {
             token_embd: loader.matrix("token_embd.weight", spec.n_vocab, spec.n_embd)?,

@@ -93,6 +93,10 @@ impl KernelShape {
         if spec.experts.is_some() {
             return refuse("a mixture of experts".into());
         }
+        if spec.has_qkv_bias && spec.has_qk_norm {
+            // The kernels would normalise before they add.
+            return refuse("norms of heads with a bias".into());
+        }
         if !spec.head_dim.is_multiple_of(32) || spec.head_dim > 256 {
             return refuse(format!("heads of {} dimensions", spec.head_dim));
         }
