@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{model, tidy, tools};
+use crate::{model, peers, tidy, tools};
 
 /// One step: its name on the command line and what it does.
 struct Step {
@@ -38,15 +38,16 @@ const STEPS: &[Step] = &[
     Step { name: "eval", run: eval::run },
     Step { name: "training", run: training::run_data },
     Step { name: "remote", run: run_remote },
+    Step { name: "vocabularies", run: run_vocabularies },
     Step { name: "windows", run: run_windows },
     Step { name: "cuda", run: run_cuda },
     Step { name: "metal", run: run_metal },
     Step { name: "train", run: training::run_tiny },
 ];
 
-/// The steps that run only where they are named: one builds llama.cpp, 8 minutes of one core, one fetches PyTorch, 3 GB,
-/// the others check all dependencies again.
-const ON_REQUEST: &[&str] = &["remote", "windows", "cuda", "metal", "train"];
+/// The steps that run only where they are named: one builds llama.cpp, 8 minutes of one core, one fetches its sources, 80 MB,
+/// one PyTorch, 3 GB; the others check all dependencies again.
+const ON_REQUEST: &[&str] = &["remote", "vocabularies", "windows", "cuda", "metal", "train"];
 /// The target that Debian has a C compiler for.
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 /// The Macs whose GPU candle knows.
@@ -93,6 +94,26 @@ fn run_remote(root: &Path) -> Result<Closing, String> {
     let mut command = cargo_command(root);
     command.args(["test", "--package", "e2e", "--test", "e2e", "remote::", "--", "--ignored"]);
     command.env("TANDEM_AGENT", model::agent_binary(root)?).env("TANDEM_TEST_MODEL", model::path(root)?);
+    let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
+}
+
+/// Compares the tokenizer with those of models that users bring: llama.cpp's sources have their vocabularies.
+fn run_vocabularies(root: &Path) -> Result<Closing, String> {
+    let sources = peers::fetch_sources(&root.join(".tools").join("llama-server"))?;
+    let mut command = cargo_command(root);
+    command.args([
+        "test",
+        "--locked",
+        "--package",
+        "engine",
+        "--test",
+        "engine",
+        "--",
+        "--ignored",
+        "vocabularies::",
+    ]);
+    command.env("TANDEM_TEST_VOCABULARIES", sources.join("models"));
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
 }

@@ -55,24 +55,16 @@ pub fn run_typing(root: &Path, args: &[&str]) -> Result<(), String> {
 
 /// Builds llama.cpp's server from the sources that its Python package brings; does nothing twice.
 fn build_server(dir: &Path) -> Result<PathBuf, String> {
-    let sources = dir.join(LLAMA_CPP.replace("==", "-").replace("llama-cpp-python", "llama_cpp_python"));
-    let build = sources.join("vendor/llama.cpp/build");
+    let sources = fetch_sources(dir)?;
+    let build = sources.join("build");
     let server = build.join("bin/llama-server");
     if server.exists() {
         return Ok(server);
     }
     eprintln!("building llama.cpp's server from the sources of {LLAMA_CPP}, which takes minutes");
-    let python = venv(&dir.join("venv"))?;
     let bin = dir.join("venv").join("bin");
-    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(BUILD_TOOLS))?;
-    let mut fetch = Command::new(&python);
-    fetch.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]);
-    fetch.args(["--no-binary", "llama-cpp-python", "--dest"]).arg(dir);
-    succeed(fetch.arg(LLAMA_CPP))?;
-    let archive = sources.with_file_name(format!("{}.tar.gz", file_name(&sources)));
-    succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(dir))?;
     let mut configure = Command::new(bin.join("cmake"));
-    configure.arg("-S").arg(sources.join("vendor/llama.cpp")).arg("-B").arg(&build);
+    configure.arg("-S").arg(&sources).arg("-B").arg(&build);
     configure.arg(format!("-DCMAKE_MAKE_PROGRAM={}", bin.join("ninja").display()));
     configure.args([
         "-G",
@@ -85,6 +77,27 @@ fn build_server(dir: &Path) -> Result<PathBuf, String> {
     succeed(configure.args(instructions().split_whitespace()))?;
     succeed(Command::new(bin.join("cmake")).arg("--build").arg(&build).args(["--target", "llama-server"]))?;
     Ok(server)
+}
+
+/// Fetches the sources of llama.cpp that its Python package brings, and what builds them; does nothing twice.
+///
+/// # Errors
+/// What failed, in words for a person.
+pub fn fetch_sources(dir: &Path) -> Result<PathBuf, String> {
+    let package = dir.join(LLAMA_CPP.replace("==", "-").replace("llama-cpp-python", "llama_cpp_python"));
+    let sources = package.join("vendor/llama.cpp");
+    if sources.exists() {
+        return Ok(sources);
+    }
+    let python = venv(&dir.join("venv"))?;
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(BUILD_TOOLS))?;
+    let mut fetch = Command::new(&python);
+    fetch.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]);
+    fetch.args(["--no-binary", "llama-cpp-python", "--dest"]).arg(dir);
+    succeed(fetch.arg(LLAMA_CPP))?;
+    let archive = package.with_file_name(format!("{}.tar.gz", file_name(&package)));
+    succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(dir))?;
+    Ok(sources)
 }
 
 /// Returns which instructions llama.cpp is built for.

@@ -6,6 +6,7 @@
 //! Source: byte-level BPE as llama.cpp does it (`src/llama-vocab.cpp`), merges by `tokenizers`.
 
 mod error;
+mod literals;
 mod load;
 mod names;
 mod special;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 pub use error::Error;
+use literals::{Literals, Part};
 use names::Names;
 pub use special::{FimOrder, SpecialTokens};
 use split::Splitter;
@@ -37,6 +39,7 @@ pub struct TokenId(pub u32);
 pub struct Tokenizer {
     pre: String,
     chat_template: Option<String>,
+    literals: Literals,
     splitter: Splitter,
     alphabet: Alphabet,
     // INVARIANT I-3: `bpe` and `byte_ids` know only tokens that are text; `load` leaves the others out.
@@ -69,7 +72,12 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 3);
         let mut written = String::new();
-        self.splitter.split(text, |piece| self.encode_piece(piece, &mut written, &mut tokens));
+        self.literals.split(text, |part| match part {
+            Part::Literal(id) => tokens.push(id),
+            Part::Text(text) => {
+                self.splitter.split(text, |piece| self.encode_piece(piece, &mut written, &mut tokens));
+            }
+        });
         tokens
     }
 

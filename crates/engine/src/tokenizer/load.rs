@@ -7,12 +7,15 @@ use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
-use super::{Alphabet, Error, Names, SpecialTokens, Splitter, TokenId, Tokenizer, Vocabulary, special};
+use super::{
+    Alphabet, Error, Literals, Names, SpecialTokens, Splitter, TokenId, Tokenizer, Vocabulary, special,
+};
 use crate::gguf::Gguf;
 
 /// `NORMAL` in llama.h's `llama_token_type`. The others, up to `BYTE`, are not text in byte-level
 /// BPE: unknown, control, user-defined, unused; `BYTE` belongs to SentencePiece.
 const NORMAL: i32 = 1;
+const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
 pub(super) fn load(gguf: &Gguf) -> Result<Tokenizer, Error> {
@@ -25,6 +28,18 @@ pub(super) fn load(gguf: &Gguf) -> Result<Tokenizer, Error> {
     let mut tokens = Tokens::read(gguf)?;
     let merges = read_merges(gguf, &mut tokens)?;
 
+    let alphabet = Alphabet::new();
+    let vocabulary = Vocabulary::new(tokens.iter_text(), &tokens.literals, &alphabet);
+    let byte_ids = std::array::from_fn(|byte| {
+        let text = alphabet.char(byte as u8).to_string();
+        tokens.text_id(&text)
+    });
+    let bpe = build_bpe(&tokens, merges, splitter.ignore_merges);
+    // From here on they are text like any other; what is made of byte-level text must not know them.
+    let literals = Literals::new(&tokens.literals);
+    for (_, id) in &tokens.literals {
+        tokens.is_special[id.0 as usize] = false;
+    }
     let special_ids: HashMap<String, TokenId> = (0..)
         .zip(&tokens.texts)
         .filter(|(id, text)| tokens.is_special[*id as usize] && !text.is_empty())
@@ -37,16 +52,11 @@ pub(super) fn load(gguf: &Gguf) -> Result<Tokenizer, Error> {
         return Err(Error::RoleIsText { role, id: id.0 });
     }
 
-    let alphabet = Alphabet::new();
-    let vocabulary = Vocabulary::new(tokens.iter_text(), &alphabet);
-    let byte_ids = std::array::from_fn(|byte| {
-        let text = alphabet.char(byte as u8).to_string();
-        tokens.text_id(&text)
-    });
     Ok(Tokenizer {
         pre: pre.to_owned(),
         chat_template: gguf.opt_str("tokenizer.chat_template")?.map(str::to_owned),
-        bpe: build_bpe(&tokens, merges, splitter.ignore_merges),
+        bpe,
+        literals,
         splitter,
         alphabet,
         byte_ids,
@@ -63,6 +73,8 @@ struct Tokens<'g> {
     texts: Vec<&'g str>,
     ids: HashMap<&'g str, u32>,
     is_special: Vec<bool>,
+    /// Tokens that a model's maker added by hand and that are text as it stands, not in the byte-level alphabet.
+    literals: Vec<(&'g str, TokenId)>,
 }
 
 impl<'g> Tokens<'g> {
@@ -76,7 +88,8 @@ impl<'g> Tokens<'g> {
         if types.len() != n_tokens {
             return Err(Error::TypeCount { n_types: types.len(), n_tokens });
         }
-        let mut tokens = Self { texts: Vec::new(), ids: HashMap::new(), is_special: Vec::new() };
+        let mut tokens =
+            Self { texts: Vec::new(), ids: HashMap::new(), is_special: Vec::new(), literals: Vec::new() };
         for ((id, bytes), token_type) in (0..).zip(strings).zip(types) {
             if !(NORMAL..=BYTE).contains(&token_type) {
                 return Err(Error::TokenType { id, token_type });
@@ -89,6 +102,9 @@ impl<'g> Tokens<'g> {
             }
             tokens.texts.push(text);
             tokens.is_special.push(token_type != NORMAL);
+            if token_type == USER_DEFINED && is_literal(text) {
+                tokens.literals.push((text, TokenId(id)));
+            }
         }
         Ok(tokens)
     }
@@ -103,6 +119,14 @@ impl<'g> Tokens<'g> {
     fn iter_text(&self) -> impl Iterator<Item = Option<&'g str>> {
         self.texts.iter().zip(&self.is_special).map(|(text, is_special)| (!is_special).then_some(*text))
     }
+}
+
+/// Returns whether a token that was added by hand can only be text: one character, or blanks. DeepSeek-Coder's are letters
+/// such as `ü`.
+fn is_literal(text: &str) -> bool {
+    let mut chars = text.chars();
+    (chars.next().is_some() && chars.next().is_none())
+        || (!text.is_empty() && text.chars().all(char::is_whitespace))
 }
 
 /// Returns the merges whose three tokens are text, in order of rank, the first of equal ones.

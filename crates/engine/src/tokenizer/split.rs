@@ -19,12 +19,27 @@ const QWEN2: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r
 /// another way, which differs outside ASCII only; this is what the models were trained with.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
 
+/// DeepSeek-Coder's, each applied to what those before it have left.
+const DEEPSEEK_CODER: &[&str] = &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"];
+/// DeepSeek-LLM's: the letters are those with upper and lower case.
+const DEEPSEEK_LLM: &[&str] = &[
+    r"[\r\n]",
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}+",
+];
+/// Digits, one by one.
+const DIGITS: &[&str] = &[r"\p{N}"];
+
 /// The rule for cutting text into pieces that a model's vocabulary was made with.
 #[derive(Debug)]
 pub(super) struct Splitter {
-    pattern: Regex,
-    /// Each digit (`\p{N}`) is cut out before the pattern sees the text around it.
-    digits_first: bool,
+    /// What is cut out first, in this order; the rest is between.
+    first: Vec<Regex>,
+    /// Cuts the rest; without it that is a piece.
+    pattern: Option<Regex>,
     /// Blanks up to a line's end are one piece, also before a word (`\s*[\r\n]+`).
     keeps_line_ends: bool,
     /// A whole piece that is in the vocabulary is that token, whatever the merges make of it.
@@ -36,18 +51,22 @@ pub(super) struct Splitter {
 impl Splitter {
     /// Returns the rule called `pre` in `tokenizer.ggml.pre`.
     pub(super) fn named(pre: &str) -> Result<Self, Error> {
-        let (pattern, digits_first, is_llama3) = match pre {
-            "gpt-2" => (GPT2, false, false),
-            "smollm" | "starcoder" | "refact" => (GPT2, true, false),
-            "llama3" | "llama-v3" | "llama-bpe" => (LLAMA3, false, true),
-            "qwen2" | "deepseek-r1-qwen" => (QWEN2, false, false),
-            "tekken" => (TEKKEN, false, true),
+        let (first, pattern, is_llama3): (&[&str], _, _) = match pre {
+            "gpt-2" => (&[], Some(GPT2), false),
+            "smollm" | "starcoder" | "refact" => (DIGITS, Some(GPT2), false),
+            "llama3" | "llama-v3" | "llama-bpe" => (&[], Some(LLAMA3), true),
+            "qwen2" | "deepseek-r1-qwen" => (&[], Some(QWEN2), false),
+            "tekken" => (&[], Some(TEKKEN), true),
+            "deepseek-coder" => (DEEPSEEK_CODER, None, false),
+            "deepseek-llm" => (DEEPSEEK_LLM, None, false),
             _ => return Err(Error::UnknownPre(pre.to_owned())),
         };
+        let regex =
+            |pattern: &str| Regex::new(pattern).expect("the patterns above are valid; a test makes each");
         Ok(Self {
-            pattern: Regex::new(pattern).expect("the patterns above are valid; a test makes each"),
-            digits_first,
-            keeps_line_ends: pattern.contains(r"\s*[\r\n]+"),
+            first: first.iter().map(|pattern| regex(pattern)).collect(),
+            pattern: pattern.map(regex),
+            keeps_line_ends: pattern.is_some_and(|pattern| pattern.contains(r"\s*[\r\n]+")),
             ignore_merges: is_llama3,
             adds_bos: is_llama3,
         })
@@ -55,25 +74,30 @@ impl Splitter {
 
     /// Calls `piece` with each piece of `text`, in order.
     pub(super) fn split<'t>(&self, text: &'t str, mut piece: impl FnMut(&'t str)) {
-        if !self.digits_first {
-            return self.split_run(text, &mut piece);
-        }
-        let mut start = 0;
-        for (at, c) in text.char_indices() {
-            // `is_numeric` is exactly `\p{N}`.
-            if c.is_numeric() {
-                let end = at + c.len_utf8();
-                self.split_run(&text[start..at], &mut piece);
-                piece(&text[at..end]);
-                start = end;
-            }
-        }
-        self.split_run(&text[start..], &mut piece);
+        self.cut(&self.first, text, &mut piece);
     }
 
-    fn split_run<'t>(&self, text: &'t str, piece: &mut impl FnMut(&'t str)) {
+    /// Cuts what `first` finds out of a text, and all else by what comes after.
+    fn cut<'t>(&self, first: &[Regex], text: &'t str, piece: &mut dyn FnMut(&'t str)) {
+        let Some((pattern, others)) = first.split_first() else {
+            return match &self.pattern {
+                Some(pattern) => self.split_run(pattern, text, piece),
+                None if text.is_empty() => (),
+                None => piece(text),
+            };
+        };
         let mut start = 0;
-        while let Some(found) = self.pattern.find_at(text, start) {
+        for found in pattern.find_iter(text) {
+            self.cut(others, &text[start..found.start()], piece);
+            piece(found.as_str());
+            start = found.end();
+        }
+        self.cut(others, &text[start..], piece);
+    }
+
+    fn split_run<'t>(&self, pattern: &Regex, text: &'t str, piece: &mut dyn FnMut(&'t str)) {
+        let mut start = 0;
+        while let Some(found) = pattern.find_at(text, start) {
             if found.start() > start {
                 // The patterns leave no gap; if one did, its text must not be lost.
                 piece(&text[start..found.start()]);
@@ -156,6 +180,16 @@ mod tests {
         check("llama3", "x 1234", &["x", " ", "123", "4"]);
         check("deepseek-r1-qwen", "x 12", &["x", " ", "1", "2"]);
         check("tekken", "x٣٤", &["x", "٣", "٤"]);
+    }
+
+    #[test]
+    fn each_rule_of_several_cuts_what_those_before_it_have_left() {
+        check(
+            "deepseek-coder",
+            "let x12 = 漢字;\n\ty",
+            &["let", " x", "1", "2", " =", " 漢字", ";", "\n", "\ty"],
+        );
+        check("deepseek-llm", "let x12 = 漢字;  ", &["let", " x", "12", " =", " ", "漢字", ";", "  "]);
     }
 
     #[test]

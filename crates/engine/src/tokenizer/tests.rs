@@ -281,3 +281,20 @@ fn other_kinds_of_tokenizers_and_missing_parts_are_refused() {
     assert!(matches!(open(vocabulary(&[b"a", b"b"], &[1])), Error::TypeCount { n_types: 1, n_tokens: 2 }));
     assert!(matches!(open(vocabulary(&[b"a", b"\xff"], &[1, 1])), Error::NotUtf8 { id: 1 }));
 }
+
+#[test]
+fn a_character_or_blanks_added_by_hand_are_text_and_found_first() {
+    let tokens = [("漢", 4), ("   ", 4), ("    ", 4), ("<x>", 4), ("ĠĠ", 1)];
+    let tokenizer = small(&tokens, &["Ġ Ġ"]).open().expect("a valid vocabulary");
+    let text = "a漢      ";
+    let got = tokenizer.encode(text);
+    assert_eq!(ids(&got), [u32::from(b'a'), 256, 258, 260]);
+    assert_eq!(tokenizer.decode(&got), text.as_bytes());
+    assert_eq!(ids(&tokenizer.encode("<x>")), b"<x>".map(u32::from), "markup is no text");
+    assert_eq!(tokenizer.special("漢"), None);
+    assert_eq!(tokenizer.special("<x>"), Some(TokenId(259)));
+    assert!(!tokenizer.is_special(TokenId(256)) && tokenizer.is_special(TokenId(259)));
+    let mut mask = vec![false; tokenizer.n_vocab()];
+    assert_eq!(tokenizer.allowed_by_prefix("漢".as_bytes(), &mut mask), 2);
+    assert!(mask[256] && mask[usize::from("漢".as_bytes()[0])]);
+}

@@ -54,12 +54,21 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Builds the table from each token's text; `None` is a token that stands for no text.
-    pub(super) fn new<'t>(texts: impl Iterator<Item = Option<&'t str>>, alphabet: &Alphabet) -> Self {
+    /// Builds the table from each token's text; `None` is a token that stands for no text, unless it is one of `literals`,
+    /// which stand in the order of their ids.
+    pub(super) fn new<'t>(
+        texts: impl Iterator<Item = Option<&'t str>>,
+        literals: &[(&str, TokenId)],
+        alphabet: &Alphabet,
+    ) -> Self {
+        let mut literals = literals.iter().peekable();
         let mut table = Self { bytes: Vec::new(), starts: vec![0], by_bytes: Vec::new() };
         for (id, text) in (0..).zip(texts) {
             let start = table.bytes.len();
-            table.push(text.unwrap_or_default(), alphabet);
+            match literals.next_if(|(_, literal)| literal.0 == id) {
+                Some((literal, _)) => table.bytes.extend_from_slice(literal.as_bytes()),
+                None => table.push(text.unwrap_or_default(), alphabet),
+            }
             table.starts.push(table.bytes.len());
             if table.bytes.len() > start {
                 table.by_bytes.push(TokenId(id));
@@ -133,7 +142,7 @@ mod tests {
     #[test]
     fn tokens_are_found_by_their_first_bytes() {
         let texts = [None, Some("ab"), Some("a"), Some("Ġa"), Some("b"), Some("abc"), Some(""), Some("a｜b")];
-        let table = Vocabulary::new(texts.into_iter(), &Alphabet::new());
+        let table = Vocabulary::new(texts.into_iter(), &[], &Alphabet::new());
         let ids = |found: &[TokenId]| found.iter().map(|id| id.0).collect::<Vec<_>>();
         assert_eq!(table.n_tokens(), 8);
         assert_eq!(ids(table.beginning_with(b"a")), [2, 1, 5, 7]);

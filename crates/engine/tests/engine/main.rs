@@ -12,6 +12,7 @@ mod identity;
 mod model_file;
 mod parity;
 mod schedules;
+mod vocabularies;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

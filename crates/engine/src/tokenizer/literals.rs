@@ -1,0 +1,51 @@
+//! Tokens that a model's maker added by hand to stand for a piece of text, wherever it is.
+//!
+//! In: text. Out: those tokens, and the text between them, in order.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+
+use super::TokenId;
+
+/// The tokens by their texts.
+pub(super) struct Literals {
+    /// Finds any of them, the longest first; none for a vocabulary without.
+    pattern: Option<Regex>,
+    ids: HashMap<String, TokenId>,
+}
+
+/// A part of a text.
+pub(super) enum Part<'t> {
+    /// A text that is one token.
+    Literal(TokenId),
+    /// What is to be tokenized.
+    Text(&'t str),
+}
+
+impl Literals {
+    pub(super) fn new(literals: &[(&str, TokenId)]) -> Self {
+        let mut texts: Vec<&str> = literals.iter().map(|(text, _)| *text).collect();
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        let pattern: Vec<String> = texts.iter().map(|text| regex::escape(text)).collect();
+        // Too many for a pattern are left to the merges.
+        let pattern = (!texts.is_empty()).then(|| Regex::new(&pattern.join("|")).ok()).flatten();
+        Self { pattern, ids: literals.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect() }
+    }
+
+    /// Calls `part` with each part of `text`, in order.
+    pub(super) fn split<'t>(&self, text: &'t str, mut part: impl FnMut(Part<'t>)) {
+        let mut start = 0;
+        for found in self.pattern.iter().flat_map(|pattern| pattern.find_iter(text)) {
+            let Some(id) = self.ids.get(found.as_str()) else { continue };
+            if found.start() > start {
+                part(Part::Text(&text[start..found.start()]));
+            }
+            part(Part::Literal(*id));
+            start = found.end();
+        }
+        if start < text.len() {
+            part(Part::Text(&text[start..]));
+        }
+    }
+}
