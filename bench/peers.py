@@ -243,7 +243,8 @@ def summary_of(args, rows, sizes, peaks):
             lines.append(f"| {format_name} | {engine} | " + " | ".join(cells) + " |")
     lines += ["", "What decoding (tg at depth 0) reads of the weights, beside a loop that only reads them (median of nine):", ""]
     lines += ["| format | MB | read GB/s | decoding GB/s | share |", "|---|---|---|---|---|"]
-    for format_name, n_bytes in sizes.items():
+    # Of a mixture a step reads a few experts only.
+    for format_name, n_bytes in ((name, n) for name, n in sizes.items() if not name.startswith(MIXTURE)):
         read = n_bytes / median(format_name, "read", 0, "tandem") / 1e9
         decoded = n_bytes * TG / median(format_name, f"tg{TG}", 0, "tandem") / 1e9
         lines.append(f"| {format_name} | {n_bytes / 1e6:.0f} | {read:.1f} | {decoded:.1f} | {decoded / read:.0%} |")

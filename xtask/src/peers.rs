@@ -62,6 +62,7 @@ fn build_server(dir: &Path) -> Result<PathBuf, String> {
         return Ok(server);
     }
     eprintln!("building llama.cpp's server from the sources of {LLAMA_CPP}, which takes minutes");
+    build_tools(dir)?;
     let bin = dir.join("venv").join("bin");
     let mut configure = Command::new(bin.join("cmake"));
     configure.arg("-S").arg(&sources).arg("-B").arg(&build);
@@ -79,33 +80,40 @@ fn build_server(dir: &Path) -> Result<PathBuf, String> {
     Ok(server)
 }
 
-/// Fetches the sources of llama.cpp that its Python package brings, and what builds them; does nothing twice.
+/// Fetches the sources of llama.cpp that its Python package brings; does nothing twice.
 ///
 /// # Errors
 /// What failed, in words for a person.
 pub fn fetch_sources(dir: &Path) -> Result<PathBuf, String> {
-    let package = dir.join(LLAMA_CPP.replace("==", "-").replace("llama-cpp-python", "llama_cpp_python"));
-    let sources = package.join("vendor/llama.cpp");
+    let name = LLAMA_CPP.replace("==", "-").replace("llama-cpp-python", "llama_cpp_python");
+    let sources = dir.join(&name).join("vendor/llama.cpp");
     if sources.exists() {
         return Ok(sources);
     }
-    let python = venv(&dir.join("venv"))?;
-    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(BUILD_TOOLS))?;
+    let python = build_tools(dir)?;
     let mut fetch = Command::new(&python);
     fetch.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]);
     fetch.args(["--no-binary", "llama-cpp-python", "--dest"]).arg(dir);
     succeed(fetch.arg(LLAMA_CPP))?;
-    let archive = package.with_file_name(format!("{}.tar.gz", file_name(&package)));
-    succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(dir))?;
+    // Whole or not at all.
+    let unpacked = dir.join("unpacked");
+    let archive = dir.join(format!("{name}.tar.gz"));
+    std::fs::create_dir_all(&unpacked).map_err(|error| format!("{}: {error}", unpacked.display()))?;
+    succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&unpacked))?;
+    std::fs::rename(unpacked.join(&name), dir.join(&name))
+        .map_err(|error| format!("{}: {error}", unpacked.display()))?;
     Ok(sources)
+}
+
+/// Installs what builds llama.cpp, without which pip does not even fetch it; returns their Python.
+fn build_tools(dir: &Path) -> Result<PathBuf, String> {
+    let python = venv(&dir.join("venv"))?;
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(BUILD_TOOLS))?;
+    Ok(python)
 }
 
 /// Returns which instructions llama.cpp is built for.
 fn instructions() -> &'static str {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     if cpu.contains("amx_int8") { WITHOUT_AMX } else { NATIVE }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -174,6 +174,7 @@ impl ModelSpec {
         let n_kv_heads = or("attention.head_count_kv", n_heads)?;
         let head_dim = or("attention.key_length", n_embd / n_heads)?;
         let experts = experts(gguf, &architecture, &count)?;
+        let of_expert = gguf.opt_u64(&key("expert_feed_forward_length")).map_err(inconsistent)?;
         let sliding_window = match gguf.opt_u64(&key("attention.sliding_window")).map_err(inconsistent)? {
             None | Some(0) => usize::MAX,
             Some(n_positions) => usize::try_from(n_positions).unwrap_or(usize::MAX),
@@ -186,7 +187,7 @@ impl ModelSpec {
             n_ctx: count("context_length", MAX_CTX)?.min(sliding_window),
             n_embd,
             n_ff: match experts {
-                Some(_) if gguf.contains(&key("expert_feed_forward_length")) => {
+                Some(_) if of_expert.is_some_and(|n| n > 0) => {
                     count("expert_feed_forward_length", MAX_WIDTH)?
                 }
                 _ => count("feed_forward_length", MAX_WIDTH)?,
@@ -262,38 +263,41 @@ fn experts(
     Ok(Some(ExpertSpec { n_experts, n_used }))
 }
 
-/// Returns how positions are stretched.
+/// Returns how positions are stretched. A factor of 0 is how llama.cpp writes none.
 ///
-/// Files have `yarn_attn_factor` too, which for these families neither llama.cpp nor transformers reads, and so nor does this.
+/// Not read, as in llama.cpp for these families: `yarn_ext_factor`, and `yarn_attn_factor`, by which transformers replaces the
+/// magnitude where it stands for a config's `attention_factor`, and does not where for its `attn_factor`.
 fn rope_scaling(
     gguf: &Gguf,
     architecture: &str,
     number: &impl Fn(&str, f32) -> Result<f32, Error>,
     count: &impl Fn(&str, u64) -> Result<usize, Error>,
 ) -> Result<RopeSpec, Error> {
-    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
+    let key = |name: &str| format!("{architecture}.{name}");
+    let factor = |name: &str| -> Result<Option<f32>, Error> {
+        match gguf.opt_f32(&key(name)).map_err(inconsistent)? {
+            None | Some(0.0) => Ok(None),
+            Some(_) => number(name, 1.0).map(Some),
+        }
+    };
     let plain = RopeSpec { position_divisor: 1.0, ..RopeSpec::default() };
-    let kind = gguf
-        .opt_str(&key("scaling.type"))
-        .map_err(|source: crate::gguf::Error| Error::Inconsistent(source.to_string()))?;
-    match kind {
+    match gguf.opt_str(&key("rope.scaling.type")).map_err(inconsistent)? {
         Some("none") => Ok(plain),
         // What a file without the key means, and the older key of the factor.
         Some("linear") | None => {
-            let older = number("rope.scale_linear", 1.0)?;
-            Ok(RopeSpec { position_divisor: number("rope.scaling.factor", older)?, ..plain })
+            let divisor = match factor("rope.scaling.factor")? {
+                None => factor("rope.scale_linear")?,
+                divisor => divisor,
+            };
+            Ok(RopeSpec { position_divisor: divisor.unwrap_or(1.0), ..plain })
         }
         Some("yarn") => {
-            if number("rope.scaling.yarn_ext_factor", 1.0)? != 1.0 {
-                return Err(unsupported(architecture, &format!("`{}`", key("scaling.yarn_ext_factor"))));
-            }
-            let factor = number("rope.scaling.factor", 1.0)?;
+            let factor = factor("rope.scaling.factor")?.unwrap_or(1.0);
             let magnitude = number("rope.scaling.attn_factor", 1.0)? * (1.0 + 0.1 * factor.max(1.0).ln());
-            let of_training = if gguf.contains(&key("scaling.original_context_length")) {
-                "rope.scaling.original_context_length"
-            } else {
-                "context_length"
-            };
+            let of_training = "rope.scaling.original_context_length";
+            let n_original = gguf.opt_u64(&key(of_training)).map_err(inconsistent)?;
+            let of_training = if n_original.is_some_and(|n| n > 0) { of_training } else { "context_length" };
             let yarn = YarnSpec {
                 factor,
                 n_original: count(of_training, MAX_CTX)?,
@@ -400,8 +404,10 @@ mod tests {
         assert_eq!((yarn.factor, yarn.n_original, yarn.beta), (4.0, 4096, [32.0, 1.0]));
         assert!((yarn.magnitude - 1.138_629_4).abs() < 1e-6);
         refused("qwen2", |file| kind(file, "longrope"), "rope scaling `longrope`");
-        let extrapolated = |file| number(kind(file, "yarn"), "qwen2.rope.scaling.yarn_ext_factor", 0.5);
-        refused("qwen2", extrapolated, "yarn_ext_factor");
+        // As llama.cpp writes a model that is not stretched.
+        assert_eq!(rope(&|file| factor(kind(file, "linear"), 0.0)).position_divisor, 1.0);
+        let unknown = |file: GgufWriter| file.u32("qwen2.rope.scaling.original_context_length", 0);
+        assert_eq!(rope(&|file| unknown(kind(file, "yarn"))).yarn.expect("YaRN").n_original, 4096);
         refused("qwen2", |file| file.u32("qwen2.rope.scaling.type", 1), "rope.scaling.type");
         refused("qwen2", |file| factor(kind(file, "yarn"), f32::NAN), "rope.scaling.factor");
     }

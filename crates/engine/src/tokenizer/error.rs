@@ -41,6 +41,9 @@ pub enum Error {
         /// The token.
         id: u32,
     },
+    /// More characters and blanks were added by hand than any model has.
+    #[error("{0} single characters or blanks are user-defined tokens")]
+    Literals(usize),
     /// Two tokens have the same text.
     #[error("tokens {first} and {second} are both `{text}`")]
     Twins {
@@ -97,6 +100,7 @@ impl Error {
             | Self::Size(_)
             | Self::TokenType { .. }
             | Self::NotUtf8 { .. }
+            | Self::Literals(_)
             | Self::Twins { .. }
             | Self::Merge { .. }
             | Self::FimOrder(_)

@@ -6,7 +6,10 @@ use std::collections::HashMap;
 
 use regex::Regex;
 
-use super::TokenId;
+use super::{Error, TokenId};
+
+/// Most of these tokens a vocabulary may have; those of open models have some dozens.
+const MOST: usize = 1024;
 
 /// The tokens by their texts.
 pub(super) struct Literals {
@@ -24,13 +27,20 @@ pub(super) enum Part<'t> {
 }
 
 impl Literals {
-    pub(super) fn new(literals: &[(&str, TokenId)]) -> Self {
+    /// Collects the tokens.
+    ///
+    /// # Errors
+    /// [`Error::Literals`] for more than any model has.
+    pub(super) fn new(literals: &[(&str, TokenId)]) -> Result<Self, Error> {
+        if literals.len() > MOST {
+            return Err(Error::Literals(literals.len()));
+        }
         let mut texts: Vec<&str> = literals.iter().map(|(text, _)| *text).collect();
         texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
         let pattern: Vec<String> = texts.iter().map(|text| regex::escape(text)).collect();
-        // Too many for a pattern are left to the merges.
-        let pattern = (!texts.is_empty()).then(|| Regex::new(&pattern.join("|")).ok()).flatten();
-        Self { pattern, ids: literals.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect() }
+        let regex = || Regex::new(&pattern.join("|")).expect("a few escaped texts are a pattern");
+        let pattern = (!texts.is_empty()).then(regex);
+        Ok(Self { pattern, ids: literals.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect() })
     }
 
     /// Calls `part` with each part of `text`, in order.

@@ -36,7 +36,7 @@ pub(super) fn load(gguf: &Gguf) -> Result<Tokenizer, Error> {
     });
     let bpe = build_bpe(&tokens, merges, splitter.ignore_merges);
     // From here on they are text like any other; what is made of byte-level text must not know them.
-    let literals = Literals::new(&tokens.literals);
+    let literals = Literals::new(&tokens.literals)?;
     for (_, id) in &tokens.literals {
         tokens.is_special[id.0 as usize] = false;
     }
@@ -121,12 +121,16 @@ impl<'g> Tokens<'g> {
     }
 }
 
+/// Longest text of blanks that is looked for as a token, in bytes: those of open models have some dozens.
+const LONGEST_LITERAL: usize = 64;
+
 /// Returns whether a token that was added by hand can only be text: one character, or blanks. DeepSeek-Coder's are letters
 /// such as `ü`.
 fn is_literal(text: &str) -> bool {
     let mut chars = text.chars();
-    (chars.next().is_some() && chars.next().is_none())
-        || (!text.is_empty() && text.chars().all(char::is_whitespace))
+    let is_one = chars.next().is_some_and(|c| !c.is_control()) && chars.next().is_none();
+    let is_blank = !text.is_empty() && text.chars().all(char::is_whitespace);
+    is_one || (is_blank && text.len() <= LONGEST_LITERAL)
 }
 
 /// Returns the merges whose three tokens are text, in order of rank, the first of equal ones.

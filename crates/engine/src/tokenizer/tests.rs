@@ -298,3 +298,15 @@ fn a_character_or_blanks_added_by_hand_are_text_and_found_first() {
     assert_eq!(tokenizer.allowed_by_prefix("漢".as_bytes(), &mut mask), 2);
     assert!(mask[256] && mask[usize::from("漢".as_bytes()[0])]);
 }
+
+#[test]
+fn a_vocabulary_of_literals_alone_is_refused() {
+    let letters: Vec<String> =
+        (0..1025).map(|idx| char::from_u32(0x4e00 + idx).expect("a letter").into()).collect();
+    let tokens: Vec<(&str, i32)> = letters.iter().map(|text| (text.as_str(), 4)).collect();
+    assert!(matches!(small(&tokens, &[]).open(), Err(Error::Literals(1025))));
+    assert!(small(&tokens[1..], &[]).open().is_ok());
+    let long = " ".repeat(65);
+    let tokenizer = small(&[(&long, 4)], &[]).open().expect("a valid vocabulary");
+    assert!(tokenizer.is_special(TokenId(256)), "too long to be looked for");
+}
