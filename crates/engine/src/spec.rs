@@ -141,7 +141,6 @@ impl ModelSpec {
     /// # Errors
     /// [`Error::Unsupported`] names what this engine does not run; [`Error::Inconsistent`] what cannot be true.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
-        let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
         let architecture = gguf.str("general.architecture").map_err(inconsistent)?.to_owned();
         let Some(family) = FAMILIES.iter().find(|family| family.architecture == architecture) else {
             let known: Vec<String> =
@@ -241,7 +240,6 @@ fn experts(
     architecture: &str,
     count: &impl Fn(&str, u64) -> Result<usize, Error>,
 ) -> Result<Option<ExpertSpec>, Error> {
-    let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
     let key = |name: &str| format!("{architecture}.{name}");
     let number = |name: &str| gguf.opt_u64(&key(name)).map_err(inconsistent);
     if number("expert_count")?.is_none_or(|n| n == 0) {
@@ -273,7 +271,6 @@ fn rope_scaling(
     number: &impl Fn(&str, f32) -> Result<f32, Error>,
     count: &impl Fn(&str, u64) -> Result<usize, Error>,
 ) -> Result<RopeSpec, Error> {
-    let inconsistent = |source: crate::gguf::Error| Error::Inconsistent(source.to_string());
     let key = |name: &str| format!("{architecture}.{name}");
     let factor = |name: &str| -> Result<Option<f32>, Error> {
         match gguf.opt_f32(&key(name)).map_err(inconsistent)? {
@@ -311,6 +308,10 @@ fn rope_scaling(
         }
         Some(other) => Err(unsupported(architecture, &format!("rope scaling `{other}`"))),
     }
+}
+
+fn inconsistent(source: crate::gguf::Error) -> Error {
+    Error::Inconsistent(source.to_string())
 }
 
 fn unsupported(architecture: &str, what: &str) -> Error {

@@ -181,10 +181,9 @@ impl CandleBackend {
         let mut first_row = 0;
         for span in batch.spans {
             for (row, position) in (first_row..).zip(span.start..span.start + span.n_tokens) {
-                for step in &self.rope_steps {
-                    let (of_sin, of_cos) = (position as f64 * step).sin_cos();
-                    cos.push((of_cos * magnitude) as f32);
-                    sin.push((of_sin * magnitude) as f32);
+                for (of_cos, of_sin) in float::turns(&self.rope_steps, magnitude, position) {
+                    cos.push(of_cos);
+                    sin.push(of_sin);
                 }
                 let at = place(span.blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
                 match writes.last_mut().filter(|(_, first, n)| first + *n == at && row > first_row) {

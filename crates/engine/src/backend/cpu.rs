@@ -206,19 +206,17 @@ impl Scratch {
             (&layer.v, &self.normed, &mut self.v[..]),
         ];
         multiply(pool, qkv)?;
-        if let Some([of_q, of_k, of_v]) = &layer.qkv_bias {
-            let rows = self.q.chunks_exact_mut(n_q).zip(self.k.chunks_exact_mut(n_kv));
-            for ((q, k), v) in rows.zip(self.v.chunks_exact_mut(n_kv)) {
-                float::add(q, of_q);
-                float::add(k, of_k);
-                float::add(v, of_v);
-            }
-        }
         let n_pairs = spec.rope.n_dims / 2;
         let groups = self.q.chunks_mut(N_GROUPED * n_q).zip(self.k.chunks_mut(N_GROUPED * n_kv));
-        pool.for_each(groups.zip(self.rotation.chunks(N_GROUPED * n_pairs)), |((q, k), angles)| {
-            let rows = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv));
-            for ((q, k), angles) in rows.zip(angles.chunks_exact(n_pairs)) {
+        let groups = groups.zip(self.v.chunks_mut(N_GROUPED * n_kv));
+        pool.for_each(groups.zip(self.rotation.chunks(N_GROUPED * n_pairs)), |(((q, k), v), angles)| {
+            let rows = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv)).zip(v.chunks_exact_mut(n_kv));
+            for (((q, k), v), angles) in rows.zip(angles.chunks_exact(n_pairs)) {
+                if let Some([of_q, of_k, of_v]) = &layer.qkv_bias {
+                    float::add(q, of_q);
+                    float::add(k, of_k);
+                    float::add(v, of_v);
+                }
                 if let Some([of_q, of_k]) = &layer.qk_norm {
                     float::rms_norm_heads(q, of_q, spec.norm_eps);
                     float::rms_norm_heads(k, of_k, spec.norm_eps);
@@ -292,10 +290,7 @@ fn rotation(rope_steps: &[f64], magnitude: f64, batch: &StepBatch<'_>) -> Vec<(f
     let mut angles = Vec::with_capacity(batch.tokens.len() * rope_steps.len());
     for span in batch.spans {
         for position in span.start..span.start + span.n_tokens {
-            angles.extend(rope_steps.iter().map(|step| {
-                let (sin, cos) = (position as f64 * step).sin_cos();
-                ((cos * magnitude) as f32, (sin * magnitude) as f32)
-            }));
+            angles.extend(float::turns(rope_steps, magnitude, position));
         }
     }
     angles

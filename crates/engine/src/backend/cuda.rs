@@ -137,10 +137,7 @@ impl CudaBackend {
         let (steps, magnitude) = (float::rope_steps(spec, rope_factors), spec.rope.magnitude());
         let mut angles = Vec::with_capacity(n_blocks * BLOCK_TOKENS * steps.len() * 2);
         for position in 0..n_blocks * BLOCK_TOKENS {
-            for step in &steps {
-                let (sin, cos) = (position as f64 * step).sin_cos();
-                angles.extend([(cos * magnitude) as f32, (sin * magnitude) as f32]);
-            }
+            angles.extend(float::turns(&steps, magnitude, position).flat_map(|(cos, sin)| [cos, sin]));
         }
         let n_layer = n_blocks * BLOCK_TOKENS * spec.n_kv_heads * spec.head_dim;
         let cache = Cache {

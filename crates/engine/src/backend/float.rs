@@ -184,6 +184,14 @@ pub(super) fn rope_steps(spec: &ModelSpec, factors: &[f32]) -> Vec<f64> {
     factors.iter().enumerate().map(step).collect()
 }
 
+/// Returns (cos, sin) of every rotated pair at a position, times `magnitude`, by [`rope_steps`].
+pub(super) fn turns(steps: &[f64], magnitude: f64, position: usize) -> impl Iterator<Item = (f32, f32)> {
+    steps.iter().map(move |step| {
+        let (sin, cos) = (position as f64 * step).sin_cos();
+        ((cos * magnitude) as f32, (sin * magnitude) as f32)
+    })
+}
+
 /// Returns what the step of pair `idx` is multiplied by: from 1 where it comes round often down to `1 / factor`.
 fn yarn_share(yarn: &YarnSpec, idx: usize, n_dims: usize, theta: f64) -> f64 {
     // The pair that turns so often over the positions of training; between whole pairs, as the models were made.

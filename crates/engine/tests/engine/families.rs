@@ -11,6 +11,7 @@ use engine::{
 use serde_json::Value;
 
 use crate::greedy;
+use crate::parity::nmse;
 
 /// Most by which a row's logits may differ from those in double precision: keys and values are f16, activations have 14
 /// bits. llama.cpp in f32 is at 1e-11; with its activations of 8 bits at 2e-3.
@@ -72,11 +73,6 @@ fn logits(path: &Path, tokens: &[TokenId], n_together: usize) -> Vec<Vec<f32>> {
         sequence.commit(part);
     }
     all
-}
-
-fn nmse(got: &[f32], want: &[f32]) -> f64 {
-    let error: f64 = got.iter().zip(want).map(|(got, want)| f64::from(got - want).powi(2)).sum();
-    error / want.iter().map(|want| f64::from(*want).powi(2)).sum::<f64>()
 }
 
 #[test]

@@ -11,6 +11,7 @@ use engine::{
 };
 
 use crate::families::families;
+use crate::parity::nmse;
 use crate::{engine, model_path};
 
 /// Most by which a row's logits may differ. f16 activations give 1e-7 to 5e-6, but 2e-5 and 6e-5 in the two rows of these
@@ -99,8 +100,7 @@ impl Runner {
 fn compare(what: &str, got: &[Vec<f32>], want: &[Vec<f32>]) {
     assert_eq!(got.len(), want.len());
     for (got, want) in got.iter().zip(want) {
-        let error: f64 = got.iter().zip(want).map(|(got, want)| f64::from(got - want).powi(2)).sum();
-        let nmse = error / want.iter().map(|want| f64::from(*want).powi(2)).sum::<f64>();
+        let nmse = nmse(got, want);
         println!("{what}: NMSE {nmse:.2e}");
         assert!(nmse < MAX_NMSE, "{what}: NMSE {nmse}");
         assert_eq!(top_tokens(got, 1)[0].0, top_tokens(want, 1)[0].0, "{what}");

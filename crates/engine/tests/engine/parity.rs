@@ -170,7 +170,7 @@ fn logits(tokens: &[TokenId], wanted: &[usize], kv_type: KvType) -> Vec<Vec<f32>
     (0..wanted.len()).map(|idx| logits.row(idx).to_vec()).collect()
 }
 
-fn nmse(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn nmse(got: &[f32], want: &[f32]) -> f64 {
     let error: f64 = got.iter().zip(want).map(|(got, want)| f64::from(got - want).powi(2)).sum();
     error / want.iter().map(|want| f64::from(*want).powi(2)).sum::<f64>()
 }
