@@ -74,6 +74,12 @@ function _G.ghost()
     servers = vim.api.nvim_get_proc_children(vim.fn.getpid()),
     mode = vim.api.nvim_get_mode().mode, line = vim.api.nvim_get_current_line(), errmsg = vim.v.errmsg })
 end
+function _G.why()
+  local client = vim.lsp.get_clients({ name = "tandem" })[1]
+  local params = { textDocument = { uri = vim.uri_from_bufnr(0) } }
+  local answer = client and client:request_sync("tandem/why", params, 10000, 0)
+  return vim.json.encode({ why = answer and answer.result })
+end
 function _G.texts()
   local client = vim.lsp.get_clients({ name = "tandem" })[1]
   local params = { textDocument = { uri = vim.uri_from_bufnr(0) } }
@@ -472,8 +478,9 @@ def main():
             print(f"FAILED: {check.__name__ if 'check' in dir() else 'start'}: {failure}", file=sys.stderr)
             try:
                 print(nvim.screen(), file=sys.stderr)
+                print(json.dumps(nvim.ask("why"), indent=1), file=sys.stderr)
                 print(subprocess.run(["tail", "-n", "5", folder / "state/nvim/lsp.log"], capture_output=True, text=True).stdout, file=sys.stderr)
-            except subprocess.SubprocessError:
+            except (Failure, subprocess.SubprocessError):
                 print("(Neovim is gone)", file=sys.stderr)
             return 1
         finally:

@@ -4,11 +4,12 @@
 //! Never: takes longer than its budget; a document that is too large for it is shown what the model says.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use syntax::{BlockForm, Language, SyntaxTree};
-use text::Snapshot;
+use text::{ByteOffset, Snapshot};
 
 use crate::gate::{self, Around, indentation};
 use crate::{GhostText, NoneReason, Request};
@@ -68,27 +69,31 @@ impl Trees {
         ghost: GhostText,
     ) -> Result<GhostText, NoneReason> {
         let Some(tree) = self.update(uri, request.document) else { return Ok(ghost) };
-        let around = gate::around(request);
-        let mut sound = sound(tree, &ghost, TRY);
-        while !is_indented_right(tree.language(), &around, sound) {
-            sound = sound.rsplit_once('\n').map_or("", |(before, _)| before.trim_end());
-        }
-        match sound {
+        match fit(tree, request, &gate::around(request), &ghost.insert) {
             "" => Err(NoneReason::AddsError),
-            sound => Ok(GhostText { insert: sound.trim_end().to_owned(), ..ghost }),
+            fit => Ok(GhostText { insert: fit.trim_end().to_owned(), ..ghost }),
         }
     }
 }
 
-/// Returns as much of ghost text as adds no syntax error, as far as that is known in time.
-fn sound<'g>(tree: &SyntaxTree, ghost: &'g GhostText, budget: Duration) -> &'g str {
-    match tree.shorten(ghost.range.clone(), &ghost.insert, budget) {
+/// Returns as much of an insertion at the cursor as goes with the lines around it.
+fn fit<'i>(tree: &SyntaxTree, request: &Request<'_>, around: &Around, insert: &'i str) -> &'i str {
+    let mut fit = sound(tree, request.offset..request.offset, insert, TRY);
+    while !is_indented_right(tree.language(), around, fit) {
+        fit = fit.rsplit_once('\n').map_or("", |(before, _)| before.trim_end());
+    }
+    fit
+}
+
+/// Returns as much of an insertion as adds no syntax error, as far as that is known in time.
+fn sound<'i>(tree: &SyntaxTree, range: Range<ByteOffset>, insert: &'i str, budget: Duration) -> &'i str {
+    match tree.shorten(range, insert, budget) {
         Some(sound) => sound,
         // A tree without errors takes long only where what follows comes to mean something else, as behind a quotation
         // mark: hardly anybody wants that.
         None if tree.is_valid() => "",
         // All its errors are counted, which says nothing of the insertion.
-        None => &ghost.insert,
+        None => insert,
     }
 }
 
@@ -119,6 +124,11 @@ impl Seen {
         };
         self.tree.as_ref()
     }
+}
+
+/// Returns whether some of a text at the cursor goes with the lines around it, as far as is known.
+pub(crate) fn adds_some(request: &Request<'_>, around: &Around, text: &str) -> bool {
+    request.tree.is_none_or(|tree| !fit(tree, request, around, text).is_empty())
 }
 
 /// Returns whether a line at the cursor goes with the lines around it, as far as is known.
@@ -210,9 +220,9 @@ mod tests {
         for (text, insert, expected) in [(valid, ends, ""), (invalid, word, word)] {
             let tree =
                 SyntaxTree::parse(Language::Python, &Document::open(&text, 1).snapshot(), Duration::MAX);
-            let ghost =
-                GhostText { insert: insert.to_owned(), range: ByteOffset(4)..ByteOffset(4), version: 1 };
-            assert_eq!(sound(&tree.expect("no limit"), &ghost, Duration::ZERO), expected, "{insert}");
+            let tree = tree.expect("no limit");
+            let cursor = ByteOffset(4)..ByteOffset(4);
+            assert_eq!(sound(&tree, cursor, insert, Duration::ZERO), expected, "{insert}");
         }
     }
 

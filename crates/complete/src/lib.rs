@@ -30,6 +30,7 @@ pub use text_model::Model;
 
 use engine::{CancelToken, Engine, Priority, StopReason};
 
+use clean::adds_some;
 use gate::Around;
 use lines::Writer;
 use prompt::Prompt;
@@ -172,6 +173,12 @@ impl Answer {
         }
     }
 
+    /// Returns whether the model had no time to end the line in which its first `n_typed` bytes end.
+    #[must_use]
+    pub fn is_unfinished(&self, n_typed: usize) -> bool {
+        self.is_cut && !self.repeats && !self.text[n_typed..].contains('\n')
+    }
+
     /// Returns how likely it is to be what its user types, once the first `n_typed` bytes were.
     pub fn confidence(&self, n_typed: usize, calibration: &Calibration) -> f32 {
         calibration.confidence(mean_logprob(&self.logprobs), self.n_typed_before + n_typed)
@@ -220,7 +227,11 @@ fn write(
     previous: &str,
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, engine::Error> {
-    let (first, doubts) = writer.line(prompt, previous, on_text)?;
+    let is_worth = |begun: &str| {
+        let begun = if around.is_indented() { begun.trim_start() } else { begun };
+        trim::trim(begun, around, true, 0).is_ok_and(|part| adds_some(request, around, &part))
+    };
+    let (first, doubts) = writer.line(prompt, previous, &is_worth, on_text)?;
     let line = choice::choose(writer, prompt, first, doubts, request, around, window)?;
     let mut answer = Answer {
         is_cut: matches!(line.stop, StopReason::MaxTokens | StopReason::Time),

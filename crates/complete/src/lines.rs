@@ -17,9 +17,6 @@ use crate::{Options, Statistics};
 
 /// The likeliest tokens looked at for each place of a line.
 const N_TOP: usize = 4;
-/// Time that the first line has, however late it is: about 30 tokens of the default model on two cores.
-const MIN_LINE_TIME: Duration = Duration::from_millis(150);
-
 /// Fewest tokens of a prompt whose time says what one takes: a few take as long as one.
 const MIN_TIMED: usize = 64;
 
@@ -115,21 +112,33 @@ impl<'a> Writer<'a> {
 
     /// Returns the likeliest line and where it was in doubt, the likeliest others first.
     ///
-    /// `on_text` hears the text as it comes and says whether more of it is wanted.
+    /// `on_text` hears the text as it comes and says whether more of it is wanted. When its time is over, the line goes on
+    /// until `is_worth` says that there is something to show: who stopped typing would wait for ever otherwise, and who
+    /// types on cancels it.
     pub(crate) fn line(
         &mut self,
         prompt: &Prompt,
         previous: &str,
+        is_worth: &dyn Fn(&str) -> bool,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(Line, Vec<Doubt>), engine::Error> {
-        let decode_time = self.options.decode_time.min(self.left().max(MIN_LINE_TIME));
-        let mut request = self.request(prompt, vec!["\n".into()], decode_time);
+        let time = self.left().max(self.options.line_time);
+        let mut request = self.request(prompt, vec!["\n".into()], self.options.decode_time);
         request.n_top = if self.n_others > 0 { N_TOP } else { 0 };
         if !previous.is_empty() {
             let previous = [&prompt.healed[..], previous.as_bytes()].concat();
             request.drafting.previous = self.engine.tokenizer().encode(&String::from_utf8_lossy(&previous));
         }
-        let generation = self.generate(request, on_text)?;
+        let (mut text, mut begun, mut is_late) = (String::new(), None, false);
+        let mut hear = |piece: &str| {
+            text.push_str(piece);
+            is_late = begun.get_or_insert_with(Instant::now).elapsed() >= time && is_worth(&text);
+            on_text(piece) && !is_late
+        };
+        let mut generation = self.generate(request, &mut hear)?;
+        if is_late && generation.stop == StopReason::Enough {
+            generation.stop = StopReason::Time;
+        }
         let doubts = self.doubts(&generation, prompt.healed.len());
         Ok((line(generation), doubts))
     }

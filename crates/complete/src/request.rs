@@ -73,8 +73,11 @@ pub struct Options {
     pub n_max_tokens: usize,
     /// Longest decoding time of a line.
     pub decode_time: Duration,
+    /// How long the first line may be decoded in any case, however late it is. Then it ends as soon as some of it is worth
+    /// showing.
+    pub line_time: Duration,
     /// How long an answer may take while the user types: past it no lines are written to choose from, and none behind the
-    /// first, which has at least 150 ms to be decoded in.
+    /// first.
     pub answer_time: Duration,
     /// The same when the user pressed a key for it, and so waits.
     pub answer_time_invoked: Duration,
@@ -100,6 +103,8 @@ impl Default for Options {
             pause: Duration::ZERO,
             n_max_tokens: 48,
             decode_time: Duration::from_millis(2000),
+            // About 30 tokens of the default model on two cores.
+            line_time: Duration::from_millis(150),
             answer_time: Duration::from_millis(110),
             answer_time_invoked: Duration::from_millis(750),
         }

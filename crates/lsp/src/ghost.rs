@@ -235,6 +235,14 @@ impl Ghosts {
         let Some(found) = self.cache.find(&open.uri, &request, &around, &options) else {
             return Some(open);
         };
+        // Of a line that is not whole there may be nothing to show, where of the whole one there would be.
+        if found.answer.is_unfinished(found.n_typed) {
+            let shown = found.result.as_ref().ok().cloned();
+            let cleaned = shown.map(|ghost| self.trees.clean(&open.uri, &request, ghost));
+            if !matches!(cleaned, Some(Ok(_))) {
+                return Some(open);
+            }
+        }
         let rest = found.answer.rest(found.n_typed);
         let evidence = Evidence::new(found.answer, found.n_typed, &options.calibration);
         let origin = Origin::Cache { n_typed: found.n_typed, evidence };

@@ -65,14 +65,18 @@ impl Fixture {
 
     /// The thread has written `text`.
     fn done(&mut self, job: &Job, text: &str) {
+        self.wrote(job, Written { text: text.to_owned(), ..Written::default() });
+    }
+
+    fn wrote(&mut self, job: &Job, answer: Written) {
         let ghost = GhostText {
-            insert: text.trim_end().to_owned(),
+            insert: answer.text.trim_end().to_owned(),
             range: job.offset..job.offset,
             version: job.document.version(),
         };
         let completion = Completion {
             result: Ok(ghost),
-            answer: Some(Written { text: text.to_owned(), ..Written::default() }),
+            answer: Some(answer),
             prompt: String::new(),
             statistics: Statistics::default(),
         };
@@ -134,6 +138,22 @@ fn the_thread_gets_one_job_at_a_time_and_the_newest_request_first() {
     }
     assert_eq!(keys, [3, 2]);
     assert!(fixture.ghosts.waiting.is_empty() && fixture.jobs.is_empty());
+}
+
+#[test]
+fn of_a_line_that_had_no_time_to_end_the_model_is_asked_again_where_nothing_of_it_can_be_shown() {
+    let mut fixture = Fixture::ready();
+    fixture.ghosts.open(URIS[0], "python");
+    let mut first = fixture.ask(1, 0);
+    let job = fixture.job();
+    let text = "foo + bar".to_owned();
+    fixture.wrote(&job, Written { text, is_cut: true, ..Written::default() });
+    assert!(shown(&mut first).is_some());
+    // Of what is left, ` +` would be shown, and that is an error.
+    let mut next = fixture.type_and_ask(2, 0, "foo");
+    let job = fixture.job();
+    fixture.done(&job, " + bar\n");
+    assert_eq!(shown(&mut next).as_deref(), Some(" + bar"));
 }
 
 #[test]

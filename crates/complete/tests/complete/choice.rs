@@ -1,13 +1,10 @@
 //! Lines chosen by what follows the cursor, with the real models.
 
 use complete::{Options, Request, Trigger};
-use engine::{CancelToken, Engine, EngineOptions};
+use engine::{CancelToken, Engine};
 use text::{ByteOffset, Document};
 
-fn engine(variable: &str, hint: &str) -> Engine {
-    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: {hint}"));
-    Engine::load(path.as_ref(), EngineOptions::default(), &mut |_| {}).expect("the model loads")
-}
+use super::{default_model, engine};
 
 /// What is shown at `$0` when so many other lines are written to choose from.
 fn shown(engine: &Engine, marked: &str, trigger: Trigger, n_others: usize) -> String {
@@ -29,8 +26,7 @@ fn shown(engine: &Engine, marked: &str, trigger: Trigger, n_others: usize) -> St
 
 #[test]
 fn of_a_few_lines_the_one_is_shown_that_makes_what_follows_likely() {
-    let hint = "`cargo xtask model` fetches the model and prints its path";
-    let engine = engine("TANDEM_TEST_MODEL", hint);
+    let engine = default_model();
     let check = |marked: &str, likeliest: &str, chosen: &str| {
         assert_eq!(shown(&engine, marked, Trigger::Invoked, 0), likeliest, "{marked:?}");
         for n_others in [3, 7] {
