@@ -100,14 +100,19 @@ pub(crate) fn run(load: LoadModel, jobs: &Receiver<Job>, events: &Sender<Event>,
         return;
     }
     for mut job in jobs {
-        let outcome = attempt(|| work(&model, &mut job, progress));
+        let outcome = attempt(|| work(&model, &mut job, events, progress));
         if events.send(Event::Done { key: job.key, outcome, seen: job.seen }).is_err() {
             return;
         }
     }
 }
 
-fn work(model: &Model, job: &mut Job, progress: &Handle) -> Result<Outcome, engine::Error> {
+fn work(
+    model: &Model,
+    job: &mut Job,
+    events: &Sender<Event>,
+    progress: &Handle,
+) -> Result<Outcome, engine::Error> {
     let tree = job.seen.as_mut().and_then(|seen| seen.update(&job.document));
     let context = job.context.as_ref().map(|slot| match job.work {
         Work::Complete { .. } => slot.take(),
@@ -122,6 +127,8 @@ fn work(model: &Model, job: &mut Job, progress: &Handle) -> Result<Outcome, engi
     };
     let mut hear = |text: &str| {
         job.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        // It fails only when the session is over.
+        let _ = events.send(Event::Heard);
         true
     };
     let options = &job.options;

@@ -252,6 +252,13 @@ impl Ghosts {
         None
     }
 
+    /// More of an answer is written: it may not be what waits for it any more.
+    pub(crate) fn heard(&mut self) {
+        if !self.waiting.is_empty() {
+            self.hand_out();
+        }
+    }
+
     /// Takes what became of a job.
     pub(crate) fn done(&mut self, key: u64, outcome: Outcome, seen: Option<Seen>) {
         let Some(running) = self.running.take_if(|running| running.key == key) else {

@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Loaded(f32),
     /// The model is loaded: the completion thread waits for its first job.
     Ready,
+    /// More of an answer is written.
+    Heard,
     /// A job is over: the completion thread waits for the next one.
     Done {
         key: u64,
@@ -253,6 +255,7 @@ impl MainLoop {
             },
             Event::Loaded(fraction) => self.ghosts.loaded(fraction),
             Event::Ready => self.ghosts.ready(),
+            Event::Heard => self.ghosts.heard(),
             Event::Done { key, outcome, seen } => {
                 if let Some(worked) = self.ghosts.worked(key) {
                     self.note(worked);
@@ -475,6 +478,7 @@ impl Event {
             Self::Asked { asked: Asked::Execute(_), .. } => "executeCommand",
             Self::Asked { asked: Asked::Why { .. }, .. } => "why",
             Self::Ready => "ready",
+            Self::Heard => "heard",
             Self::Done { .. } => "done",
             Self::Calibrated(_) => "calibrated",
             Self::NoModel(_) => "no model",

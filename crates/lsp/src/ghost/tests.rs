@@ -141,6 +141,23 @@ fn the_thread_gets_one_job_at_a_time_and_the_newest_request_first() {
 }
 
 #[test]
+fn what_begins_otherwise_than_what_was_typed_meanwhile_is_given_up_at_its_first_word() {
+    let mut fixture = Fixture::ready();
+    fixture.ask(1, 0);
+    let running = fixture.job();
+    let mut next = fixture.type_and_ask(2, 0, "x");
+    fixture.ghosts.heard();
+    assert!(!running.cancel.is_cancelled(), "it may begin so");
+    running.heard.lock().expect("nobody panicked").push_str("first");
+    fixture.ghosts.heard();
+    assert!(running.cancel.is_cancelled());
+    fixture.cancelled(&running);
+    let job = fixture.job();
+    fixture.done(&job, "yz\n");
+    assert_eq!(shown(&mut next).as_deref(), Some("yz"));
+}
+
+#[test]
 fn of_a_line_that_had_no_time_to_end_the_model_is_asked_again_where_nothing_of_it_can_be_shown() {
     let mut fixture = Fixture::ready();
     fixture.ghosts.open(URIS[0], "python");
