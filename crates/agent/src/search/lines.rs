@@ -3,7 +3,7 @@
 use engine::{CancelToken, Drafting, Engine, GenerateRequest, Priority, Sampling, StopRules};
 
 use super::Next;
-use super::windows::Window;
+use super::windows::{Window, tokens_of};
 use crate::candidate::Candidate;
 use crate::locate::SourceFile;
 use crate::mutate::Kind;
@@ -61,7 +61,8 @@ impl LineArm {
         let line = &window.lines[line_idx];
         let file = &files[window.file_idx];
 
-        let mut prompt = engine.tokenizer().encode(&file.text[window.bytes.start..line.bytes.start]);
+        let before = &file.text[window.bytes.start..line.bytes.start];
+        let (mut prompt, _) = tokens_of(engine, before, window.bytes.start);
         let healed =
             prompt.pop().map(|last| engine.tokenizer().token_bytes(last).to_vec()).unwrap_or_default();
         if prompt.is_empty() {

@@ -102,10 +102,13 @@ impl Window {
     }
 }
 
-/// Returns the tokens of a text that starts at byte `start` of its file, and where each begins there.
+/// Returns the tokens of a text that starts at byte `start` of its file, behind the token that begins every prompt if the
+/// model has one, and where each begins there.
 pub(super) fn tokens_of(engine: &Engine, text: &str, start: usize) -> (Vec<TokenId>, Vec<usize>) {
     let tokenizer = engine.tokenizer();
-    let tokens = tokenizer.encode(text);
+    let specials = tokenizer.specials();
+    let bos = specials.bos.filter(|_| specials.add_bos);
+    let tokens: Vec<TokenId> = bos.into_iter().chain(tokenizer.encode(text)).collect();
     let mut offsets = vec![start];
     for &token in &tokens {
         offsets.push(offsets[offsets.len() - 1] + tokenizer.token_bytes(token).len());
