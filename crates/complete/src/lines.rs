@@ -129,18 +129,42 @@ impl<'a> Writer<'a> {
             let previous = [&prompt.healed[..], previous.as_bytes()].concat();
             request.drafting.previous = self.engine.tokenizer().encode(&String::from_utf8_lossy(&previous));
         }
-        let (mut text, mut begun, mut is_late) = (String::new(), None, false);
+        let (mut text, mut begun, mut n_worth) = (String::new(), None, None);
         let mut hear = |piece: &str| {
+            // The engine may have written on by the time it is told.
+            if n_worth.is_some() {
+                return false;
+            }
             text.push_str(piece);
-            is_late = begun.get_or_insert_with(Instant::now).elapsed() >= time && is_worth(&text);
-            on_text(piece) && !is_late
+            let is_late = begun.get_or_insert_with(Instant::now).elapsed() >= time;
+            n_worth = (is_late && is_worth(&text)).then_some(text.len());
+            on_text(piece) && n_worth.is_none()
         };
         let mut generation = self.generate(request, &mut hear)?;
-        if is_late && generation.stop == StopReason::Enough {
+        if let Some(n_worth) = n_worth.filter(|_| generation.stop == StopReason::Enough) {
             generation.stop = StopReason::Time;
+            self.cut(&mut generation, prompt.healed.len(), n_worth);
         }
         let doubts = self.doubts(&generation, prompt.healed.len());
         Ok((line(generation), doubts))
+    }
+
+    /// Takes off what was written behind the first bytes of an answer's text, its healed part not counted.
+    fn cut(&self, generation: &mut Generation, n_healed: usize, n_bytes: usize) {
+        let tokenizer = self.engine.tokenizer();
+        let mut n_written = 0;
+        let within = generation.tokens.iter().take_while(|token| {
+            let is_within = n_written < n_healed + n_bytes;
+            n_written += tokenizer.token_bytes(**token).len();
+            is_within
+        });
+        let n_tokens = within.count();
+        generation.tokens.truncate(n_tokens);
+        generation.logprobs.truncate(n_tokens);
+        generation.top.truncate(n_tokens);
+        if generation.text.is_char_boundary(n_bytes) {
+            generation.text.truncate(n_bytes);
+        }
     }
 
     /// Returns the line that takes the other token at a doubt, unless it was cut short, and what it took.

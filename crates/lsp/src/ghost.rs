@@ -235,11 +235,14 @@ impl Ghosts {
         let Some(found) = self.cache.find(&open.uri, &request, &around, &options) else {
             return Some(open);
         };
-        // Of a line that is not whole there may be nothing to show, where of the whole one there would be.
-        if found.answer.is_unfinished(found.n_typed) {
-            let shown = found.result.as_ref().ok().cloned();
-            let cleaned = shown.map(|ghost| self.trees.clean(&open.uri, &request, ghost));
-            if !matches!(cleaned, Some(Ok(_))) {
+        // Of a line that is not whole nothing may be left to show, where of the whole one there would be.
+        if found.n_typed > 0 && found.answer.is_unfinished(found.n_typed) {
+            let is_lost = match &found.result {
+                Ok(ghost) if self.fates.is_rest(&open.uri, &request, &ghost.insert) => false,
+                Ok(ghost) => self.trees.clean(&open.uri, &request, ghost.clone()).is_err(),
+                Err(reason) => *reason == NoneReason::NothingToAdd,
+            };
+            if is_lost {
                 return Some(open);
             }
         }

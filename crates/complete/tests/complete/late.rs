@@ -9,7 +9,8 @@ use text::{ByteOffset, Document};
 
 use super::default_model;
 
-/// Returns what is shown at the end of a document where a line has so much time, and whether it was cut.
+/// Returns what is shown at the end of a document where a line has so much time, and whether it was cut: then the answer is
+/// what was heard of it, whatever the engine wrote meanwhile.
 fn shown(engine: &Engine, text: &str, language: Option<Language>, line_time: Duration) -> (String, bool) {
     let document = Document::open(text, 1).snapshot();
     let tree = language.and_then(|language| SyntaxTree::parse(language, &document, Duration::MAX));
@@ -21,10 +22,16 @@ fn shown(engine: &Engine, text: &str, language: Option<Language>, line_time: Dur
         context: None,
     };
     let options = Options { n_others: 0, answer_time: Duration::ZERO, line_time, ..Options::default() };
-    let completion = complete::complete(engine, &request, &options, "", &mut |_| true, &CancelToken::new());
+    let mut heard = String::new();
+    let mut hear = |piece: &str| {
+        heard.push_str(piece);
+        true
+    };
+    let completion = complete::complete(engine, &request, &options, "", &mut hear, &CancelToken::new());
     let completion = completion.expect("an answer");
-    let is_cut = completion.answer.is_some_and(|answer| answer.is_cut);
-    (completion.result.expect("ghost text").insert, is_cut)
+    let answer = completion.answer.expect("the model was asked");
+    assert!(!answer.is_cut || answer.text == heard, "{:?} {heard:?}", answer.text);
+    (completion.result.expect("ghost text").insert, answer.is_cut)
 }
 
 #[test]
