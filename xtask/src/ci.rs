@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{model, peers, tidy, tools};
+use crate::{model, tidy, tools, vocabularies};
 
 /// One step: its name on the command line and what it does.
 struct Step {
@@ -98,22 +98,13 @@ fn run_remote(root: &Path) -> Result<Closing, String> {
     if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
 }
 
-/// Compares the tokenizer with those of models that users bring: llama.cpp's sources have their vocabularies.
+/// Compares the tokenizer with those of models that users bring.
 fn run_vocabularies(root: &Path) -> Result<Closing, String> {
-    let sources = peers::fetch_sources(&root.join(".tools").join("llama-server"))?;
+    let [of_llama_cpp, of_mistral] = vocabularies::fetch(root)?;
     let mut command = cargo_command(root);
-    command.args([
-        "test",
-        "--locked",
-        "--package",
-        "engine",
-        "--test",
-        "engine",
-        "--",
-        "--ignored",
-        "vocabularies::",
-    ]);
-    command.env("TANDEM_TEST_VOCABULARIES", sources.join("models"));
+    command.args(["test", "--locked", "--package", "engine", "--test", "engine", "--"]);
+    command.args(["--ignored", "vocabularies::"]);
+    command.env("TANDEM_TEST_VOCABULARIES", of_llama_cpp).env("TANDEM_TEST_MISTRAL_VOCABULARIES", of_mistral);
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() { Ok(Closing::new()) } else { Err(format!("cargo test: {status}")) }
 }

@@ -11,6 +11,7 @@ mod model;
 mod peers;
 mod tidy;
 mod tools;
+mod vocabularies;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

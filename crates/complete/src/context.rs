@@ -130,9 +130,9 @@ impl Context {
             let specials = tokenizer.specials();
             match specials.file_sep.filter(|_| specials.fim_middle.is_some() && !self.is_empty()) {
                 Some(file_sep) => {
-                    self.separated(specials.repo_name, file_sep, &|text| tokenizer.encode(text))
+                    self.separated(specials.repo_name, file_sep, &|text| tokenizer.encode_first(text))
                 }
-                None => tokenizer.encode(&self.text()),
+                None => tokenizer.encode_first(&self.text()),
             }
         })
     }

@@ -34,7 +34,9 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
     let context = context.filter(|context| !context.is_empty());
     let context = context.map(|context| context.tokens(tokenizer)).unwrap_or_default();
     let marks = Marks::of(specials);
-    let Before { lines, head, healed } = Before::of(tokenizer, marks.as_ref(), &window.prefix, written);
+    let is_first = marks.is_some() || context.is_empty();
+    let Before { lines, head, healed } =
+        Before::of(tokenizer, marks.as_ref(), &window.prefix, written, is_first);
     let tokens = match marks {
         Some(marks) => {
             let bos = specials.bos.filter(|_| specials.add_bos);
@@ -48,7 +50,7 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
 /// Returns the ids of what is before the cursor alone, the last `n_most` of them, healed as in the prompt.
 pub(crate) fn without_after(tokenizer: &Tokenizer, window: &Window, n_most: usize) -> Vec<TokenId> {
     let specials = tokenizer.specials();
-    let before = Before::of(tokenizer, Marks::of(specials).as_ref(), &window.prefix, "");
+    let before = Before::of(tokenizer, Marks::of(specials).as_ref(), &window.prefix, "", true);
     let tokens = [before.lines, before.head].concat();
     plain(specials, &[&tokens[tokens.len().saturating_sub(n_most)..]])
 }
@@ -115,20 +117,25 @@ struct Before {
 }
 
 impl Before {
-    fn of(tokenizer: &Tokenizer, marks: Option<&Marks>, prefix: &str, written: &str) -> Self {
+    /// `is_first` says that nothing but a special token stands before it.
+    fn of(tokenizer: &Tokenizer, marks: Option<&Marks>, prefix: &str, written: &str, is_first: bool) -> Self {
         let n_lines = match marks.and_then(|marks| marks.middle) {
             Some(_) => prefix.rfind('\n').map_or(0, |at| at + 1),
             None => 0,
         };
         let (lines, head) = prefix.split_at(n_lines);
-        let (head, healed) = heal(tokenizer, &format!("{head}{written}"));
-        Self { lines: tokenizer.encode(lines), head, healed }
+        let encode = |text: &str, is_first| {
+            if is_first { tokenizer.encode_first(text) } else { tokenizer.encode(text) }
+        };
+        let has_own_place = marks.is_some_and(|marks| marks.middle.is_some());
+        let head = encode(&format!("{head}{written}"), is_first && !has_own_place);
+        let (head, healed) = heal(tokenizer, head);
+        Self { lines: encode(lines, is_first), head, healed }
     }
 }
 
-/// Returns the ids of a text without the last ones, and the bytes of those.
-fn heal(tokenizer: &Tokenizer, text: &str) -> (Vec<TokenId>, Vec<u8>) {
-    let mut tokens = tokenizer.encode(text);
+/// Returns ids without the last ones, and the bytes of those.
+fn heal(tokenizer: &Tokenizer, mut tokens: Vec<TokenId>) -> (Vec<TokenId>, Vec<u8>) {
     let mut healed = Vec::new();
     for _ in 0..N_MAX_BACKED_UP {
         let Some(last) = tokens.pop() else { break };
@@ -179,6 +186,28 @@ mod tests {
         let marks = Marks::of(&specials(FimOrder::SuffixFirst)).expect("all three");
         let tokens = marks.around(Some(TokenId(7)), &ids(&[8]), &[], &ids(&[3]), &ids(&[1, 2, 4]));
         assert_eq!(tokens, ids(&[7, 8, 91, 3, 90, 1, 2, 4]));
+    }
+
+    #[test]
+    fn a_prompt_and_what_is_healed_are_the_text_behind_the_blank_that_some_vocabularies_begin_with() {
+        let file = include_bytes!("../../../tests/fixtures/sentencepiece.gguf");
+        let gguf = engine::Gguf::from_bytes(file.to_vec()).expect("a valid file");
+        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a valid vocabulary");
+        for text in ["x", "fn f() {\n    retu", "\n", "    x = 1\n\tif y:\n        ", "ä🦀 ▁"] {
+            let document = text::Document::open(text, 1).snapshot();
+            let request = crate::Request {
+                document: &document,
+                offset: text::ByteOffset(text.len()),
+                trigger: crate::Trigger::Automatic,
+                tree: None,
+                context: None,
+            };
+            let window = crate::window::window(&request, &crate::Options::default(), 0);
+            let Prompt { tokens, healed } = prompt(&tokenizer, None, &window, "");
+            assert_eq!(tokens.first().copied(), tokenizer.specials().bos);
+            let read = [tokenizer.decode(&tokens), healed].concat();
+            assert_eq!(String::from_utf8_lossy(&read), format!(" {text}"));
+        }
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! In: text or ids. Out: ids or bytes; text while it streams; the tokens that fit typed bytes.
 //! Never: makes a special token from text (I-3): the encoder's vocabulary does not have them.
 //! Thread: any; a `Tokenizer` does not change. Each thread that encodes has a cache of its own.
-//! Source: byte-level BPE as llama.cpp does it (`src/llama-vocab.cpp`), merges by `tokenizers`.
+//! Source: llama.cpp's `src/llama-vocab.cpp`.
 
+mod byte_level;
 mod error;
 mod literals;
 mod load;
 mod names;
+mod sentencepiece;
 mod special;
 mod split;
 mod stream;
@@ -19,15 +21,15 @@ mod vocabulary;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use byte_level::ByteLevel;
 pub use error::Error;
 use literals::{Literals, Part};
 use names::Names;
+use sentencepiece::SentencePiece;
 pub use special::{FimOrder, SpecialTokens};
 use split::Splitter;
 pub use stream::StreamDecoder;
-use tokenizers::Model;
-use tokenizers::models::bpe::BPE;
-use vocabulary::{Alphabet, Vocabulary};
+use vocabulary::Vocabulary;
 
 use crate::gguf::Gguf;
 
@@ -35,17 +37,22 @@ use crate::gguf::Gguf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub u32);
 
-/// A byte-level BPE tokenizer, as one model file describes it.
+/// The token of each single byte. Some vocabularies lack bytes that hardly occur in text.
+type ByteTokens = Box<[Option<TokenId>; 256]>;
+
+/// How text becomes tokens.
+enum Encoder {
+    ByteLevel(Box<ByteLevel>),
+    SentencePiece(SentencePiece),
+}
+
+/// A tokenizer, as one model file describes it.
 pub struct Tokenizer {
     pre: String,
     chat_template: Option<String>,
     literals: Literals,
-    splitter: Splitter,
-    alphabet: Alphabet,
-    // INVARIANT I-3: `bpe` and `byte_ids` know only tokens that are text; `load` leaves the others out.
-    bpe: BPE,
-    /// The token of each single byte. Some vocabularies lack bytes that hardly occur in text.
-    byte_ids: [Option<TokenId>; 256],
+    // INVARIANT I-3: it knows only tokens that are text.
+    encoder: Encoder,
     vocabulary: Vocabulary,
     /// The tokens that are not text, by name.
     special_ids: HashMap<String, TokenId>,
@@ -71,14 +78,28 @@ impl Tokenizer {
     /// these are some control characters, such as U+0004.
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 3);
-        let mut written = String::new();
-        self.literals.split(text, |part| match part {
-            Part::Literal(id) => tokens.push(id),
-            Part::Text(text) => {
-                self.splitter.split(text, |piece| self.encode_piece(piece, &mut written, &mut tokens));
-            }
+        self.literals.split(text, |part| match (part, &self.encoder) {
+            (Part::Literal(id), _) => tokens.push(id),
+            (Part::Text(text), Encoder::ByteLevel(bytes)) => bytes.encode(text, &mut tokens),
+            (Part::Text(text), Encoder::SentencePiece(pieces)) => pieces.encode(text, &mut tokens),
         });
         tokens
+    }
+
+    /// Returns the tokens of a text that begins a prompt, or stands behind a special token: SentencePiece's vocabularies
+    /// were made of texts that begin with a blank, which stands before it then.
+    pub fn encode_first(&self, text: &str) -> Vec<TokenId> {
+        if self.adds_blank() && !text.is_empty() {
+            self.encode(&format!(" {text}"))
+        } else {
+            self.encode(text)
+        }
+    }
+
+    /// Returns whether [`Self::encode_first`] puts a blank before a text; what a model says behind a special token begins
+    /// with one then, too.
+    pub fn adds_blank(&self) -> bool {
+        matches!(&self.encoder, Encoder::SentencePiece(pieces) if pieces.adds_blank)
     }
 
     /// Returns the tokens of `bytes`; those that are no text become tokens of a byte each.
@@ -86,33 +107,16 @@ impl Tokenizer {
         let mut tokens = Vec::new();
         for chunk in bytes.utf8_chunks() {
             tokens.extend(self.encode(chunk.valid()));
-            tokens.extend(chunk.invalid().iter().filter_map(|&byte| self.byte_ids[usize::from(byte)]));
+            tokens.extend(chunk.invalid().iter().filter_map(|&byte| self.byte_tokens()[usize::from(byte)]));
         }
         tokens
     }
 
-    fn encode_piece(&self, piece: &str, written: &mut String, tokens: &mut Vec<TokenId>) {
-        if let [byte] = piece.as_bytes() {
-            tokens.extend(self.byte_ids[usize::from(*byte)]);
-            return;
+    fn byte_tokens(&self) -> &ByteTokens {
+        match &self.encoder {
+            Encoder::ByteLevel(bytes) => &bytes.bytes,
+            Encoder::SentencePiece(pieces) => &pieces.bytes,
         }
-        written.clear();
-        for byte in piece.bytes() {
-            if self.byte_ids[usize::from(byte)].is_some() {
-                written.push(self.alphabet.char(byte));
-            } else {
-                // llama.cpp merges nothing across a byte it leaves out.
-                self.merge(written, tokens);
-                written.clear();
-            }
-        }
-        self.merge(written, tokens);
-    }
-
-    fn merge(&self, written: &str, tokens: &mut Vec<TokenId>) {
-        let merged = self.bpe.tokenize(written);
-        let merged = merged.expect("BPE fails only for a missing unknown token, and has none");
-        tokens.extend(merged.iter().map(|token| TokenId(token.id)));
     }
 
     /// Returns the bytes that `id` stands for: none for a special token or an unknown id.
@@ -181,7 +185,7 @@ impl Tokenizer {
         self.chat_template.as_deref()
     }
 
-    /// Returns the name of the rule that cuts text into pieces (`tokenizer.ggml.pre`).
+    /// Returns the name of the rule that cuts text into pieces (`tokenizer.ggml.pre`), or else of the kind of tokenizer.
     pub fn pre(&self) -> &str {
         &self.pre
     }

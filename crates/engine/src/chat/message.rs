@@ -130,6 +130,8 @@ pub struct Prompt {
     pub tokens: Vec<TokenId>,
     /// Whether the prompt ends within the model's thoughts: what it says first is reasoning.
     pub starts_in_reasoning: bool,
+    /// Whether the answer may begin with a blank that is not the model's own.
+    pub adds_blank: bool,
     /// Texts that end the answer, for a template whose turns do not end with a special token.
     pub stop_texts: Vec<String>,
     /// Special tokens the reader of the answer must see: pass them to

@@ -59,7 +59,7 @@ impl ChatParser {
             decoder: StreamDecoder::default(),
             place: if prompt.starts_in_reasoning { Place::Reasoning } else { Place::Content },
             is_start: true,
-            is_after_markup: prompt.starts_in_reasoning,
+            is_after_markup: prompt.starts_in_reasoning || prompt.adds_blank,
             is_after_call: false,
             space: String::new(),
             pending: String::new(),

@@ -91,6 +91,7 @@ impl ChatTemplate {
                 && format
                     .reasoning
                     .is_some_and(|tags| shown(tokenizer, &pieces).trim_end().ends_with(tags.open)),
+            adds_blank: tokenizer.adds_blank(),
             stop_texts: loaded.capability.stop_text.iter().cloned().collect(),
             shown: markers.into_iter().filter_map(|name| tokenizer.special(name)).collect(),
             format,
@@ -116,11 +117,17 @@ impl ChatTemplate {
 /// writes it or not; where it does not, there is what the template writes.
 fn tokens(tokenizer: &Tokenizer, pieces: &[Piece]) -> Vec<TokenId> {
     let mut tokens = Vec::new();
+    let mut is_first = true;
     for piece in pieces {
         match piece {
+            // A blank that the template writes is the one that its model knows.
+            Piece::Text(text) if is_first && !text.starts_with(' ') => {
+                tokens.extend(tokenizer.encode_first(text));
+            }
             Piece::Text(text) => tokens.extend(tokenizer.encode(text)),
             Piece::Special(token) => tokens.push(*token),
         }
+        is_first = matches!(piece, Piece::Special(_));
     }
     let specials = tokenizer.specials();
     if let Some(bos) = specials.bos.filter(|_| specials.add_bos) {

@@ -390,3 +390,36 @@ fn a_fault_in_a_schema_is_told_with_its_place() {
     let two = json!({ "properties": { "a": none, "b": wrong() }, "required": ["b"] });
     check(two, "/properties/b");
 }
+
+#[test]
+fn pieces_of_sentencepiece_and_single_bytes_make_what_a_grammar_wants() {
+    let file = include_bytes!("../../../../tests/fixtures/sentencepiece.gguf");
+    let gguf = Gguf::from_bytes(file.to_vec()).expect("a valid file");
+    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("a valid vocabulary"));
+    let vocabulary = GrammarVocabulary::new(Arc::clone(&tokenizer));
+    let schema = json!({
+        "type": "object",
+        "properties": { "kind": { "enum": ["a b", "日本"] }, "text": { "type": "string", "maxLength": 9 } },
+        "required": ["kind", "text"],
+        "additionalProperties": false,
+    });
+    for seed in 1..40 {
+        let mut random = Random(seed);
+        let mut grammar = vocabulary.compile(&GrammarSpec::JsonSchema(schema.clone())).expect("a grammar");
+        let mut tokens = Vec::new();
+        while !grammar.is_complete() {
+            let mut logits = vec![0.0; tokenizer.n_vocab()];
+            grammar.mask(&mut logits).expect("a mask");
+            let allowed: Vec<usize> = (0..logits.len()).filter(|&id| logits[id] == 0.0).collect();
+            let token = TokenId(allowed[random.below(allowed.len())] as u32);
+            if tokenizer.specials().is_end(token) {
+                break;
+            }
+            grammar.advance(token).expect("an allowed token");
+            tokens.push(token);
+        }
+        let text = String::from_utf8(tokenizer.decode(&tokens)).expect("UTF-8");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert!(["a b", "日本"].contains(&value["kind"].as_str().unwrap_or_default()), "{text}");
+    }
+}

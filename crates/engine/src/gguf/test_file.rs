@@ -112,6 +112,14 @@ impl GgufWriter {
         self
     }
 
+    pub(crate) fn f32s(mut self, key: &str, numbers: &[f32]) -> Self {
+        self.key(key, 9);
+        self.entries.u32(6);
+        self.entries.count(numbers.len() as u64);
+        self.entries.bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        self
+    }
+
     /// Adds arrays in arrays, `depth` deep, around one empty array of bytes.
     pub(crate) fn nested(mut self, key: &str, depth: usize) -> Self {
         self.key(key, 9);

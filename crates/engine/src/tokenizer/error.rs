@@ -8,7 +8,9 @@ use crate::gguf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file has another kind of tokenizer; the user can choose another model.
-    #[error("the tokenizer is of the kind `{0}`; only `gpt2`, the byte-level BPE, is supported")]
+    #[error(
+        "the tokenizer is of the kind `{0}`; `gpt2`, the byte-level BPE, and `llama`, SentencePiece's, are known"
+    )]
     Model(String),
     /// The rule for cutting text is not known; another rule would quietly give other tokens.
     #[error("the pre-tokenizer `{0}` is not known")]
@@ -23,6 +25,33 @@ pub enum Error {
         n_types: usize,
         /// Length of `tokenizer.ggml.tokens`.
         n_tokens: usize,
+    },
+    /// There are more or fewer scores than tokens.
+    #[error("there are {n_scores} token scores for {n_tokens} tokens")]
+    ScoreCount {
+        /// Length of `tokenizer.ggml.scores`.
+        n_scores: usize,
+        /// Length of `tokenizer.ggml.tokens`.
+        n_tokens: usize,
+    },
+    /// A token's score is no number.
+    #[error("the score of token {id} is {score}")]
+    Score {
+        /// The token.
+        id: u32,
+        /// What the file says.
+        score: f32,
+    },
+    /// What code is made of cannot be said.
+    #[error("the vocabulary has no token for {0:?}")]
+    NoToken(char),
+    /// A token is said to stand for a byte, and its text names none.
+    #[error("token {id}, `{text}`, is said to be a byte, and does not name one")]
+    ByteToken {
+        /// The token.
+        id: u32,
+        /// Its text.
+        text: String,
     },
     /// The vocabulary is empty, or too large for ids of 32 bits.
     #[error("the vocabulary has {0} tokens")]
@@ -97,6 +126,10 @@ impl Error {
             }
             Self::Metadata(error) => error.hint(),
             Self::TypeCount { .. }
+            | Self::ScoreCount { .. }
+            | Self::Score { .. }
+            | Self::ByteToken { .. }
+            | Self::NoToken(_)
             | Self::Size(_)
             | Self::TokenType { .. }
             | Self::NotUtf8 { .. }

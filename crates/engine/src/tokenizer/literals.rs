@@ -2,6 +2,7 @@
 //!
 //! In: text. Out: those tokens, and the text between them, in order.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use regex::Regex;
@@ -31,16 +32,19 @@ impl Literals {
     ///
     /// # Errors
     /// [`Error::Literals`] for more than any model has.
-    pub(super) fn new(literals: &[(&str, TokenId)]) -> Result<Self, Error> {
+    pub(super) fn new(literals: &HashMap<TokenId, Cow<'_, str>>) -> Result<Self, Error> {
         if literals.len() > MOST {
             return Err(Error::Literals(literals.len()));
         }
-        let mut texts: Vec<&str> = literals.iter().map(|(text, _)| *text).collect();
+        let mut texts: Vec<&str> = literals.values().map(Cow::as_ref).collect();
         texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
         let pattern: Vec<String> = texts.iter().map(|text| regex::escape(text)).collect();
         let regex = || Regex::new(&pattern.join("|")).expect("a few escaped texts are a pattern");
         let pattern = (!texts.is_empty()).then(regex);
-        Ok(Self { pattern, ids: literals.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect() })
+        Ok(Self {
+            pattern,
+            ids: literals.iter().map(|(id, text)| (text.clone().into_owned(), *id)).collect(),
+        })
     }
 
     /// Calls `part` with each part of `text`, in order.

@@ -67,6 +67,7 @@ const EOT_NAMES: &[&str] = &[
     "<|end_of_text|>",
     "<EOT>",
     "_<EOT>",
+    "▁<EOT>",
     "[EOT]",
     "<｜end▁of▁sentence｜>",
     "<end_of_utterance>",
@@ -135,11 +136,24 @@ impl SpecialTokens {
         self.end_of_generation.binary_search(&id).is_ok()
     }
 
-    /// Reads the roles; `special` returns the id of a token that is not text, by its name.
+    /// Takes tokens for what begins and ends a text where the file names none.
+    pub(super) fn assume(&mut self, bos: Option<TokenId>, eos: Option<TokenId>) {
+        self.bos = self.bos.or(bos);
+        if self.eos.is_none()
+            && let Some(eos) = eos
+        {
+            self.eos = Some(eos);
+            self.end_of_generation.push(eos);
+            self.end_of_generation.sort_unstable();
+            self.end_of_generation.dedup();
+        }
+    }
+
+    /// Reads the roles; `special` returns the id of a token that is not text, by its name. Whether a prompt begins with BOS is
+    /// for the caller to say.
     pub(super) fn read(
         gguf: &Gguf,
         n_vocab: usize,
-        adds_bos: bool,
         special: impl Fn(&str) -> Option<TokenId>,
     ) -> Result<Self, Error> {
         let find = |role: Role| -> Result<Option<TokenId>, Error> {
@@ -170,12 +184,9 @@ impl SpecialTokens {
             fim_pad: find(Role { keys: &["tokenizer.ggml.fim_pad_token_id"], names: FIM_PAD_NAMES })?,
             repo_name: find(Role { keys: &["tokenizer.ggml.fim_rep_token_id"], names: REPO_NAMES })?,
             file_sep: find(Role { keys: &["tokenizer.ggml.fim_sep_token_id"], names: FILE_SEP_NAMES })?,
-            add_bos: gguf.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
+            add_bos: false,
             end_of_generation: Vec::new(),
         };
-        if roles.add_bos && roles.bos.is_none() {
-            return Err(Error::NoBos);
-        }
         let eom = metadata_id(gguf, "tokenizer.ggml.eom_token_id", n_vocab)?;
         let ends = [roles.eos, roles.eot, eom, roles.fim_pad, roles.repo_name, roles.file_sep];
         let named = EOT_NAMES.iter().chain(END_NAMES).map(|name| special(name));

@@ -1,47 +1,8 @@
 //! The bytes each token stands for, and the tokens that can begin a given run of bytes.
 //!
-//! In: token texts in GPT-2's byte-level alphabet. Out: bytes by id, ids by bytes.
+//! In: what each token stands for. Out: bytes by id, ids by bytes.
 
 use super::TokenId;
-
-/// GPT-2's byte-level alphabet: each byte has a printable character of its own.
-///
-/// Source: `bytes_to_unicode` in GPT-2's `encoder.py`.
-#[derive(Debug)]
-pub(super) struct Alphabet {
-    chars: [char; 256],
-    bytes: [Option<u8>; N_CODES],
-}
-
-/// One more than the last character of the alphabet: 256 and 68 bytes that are not printable.
-const N_CODES: usize = 0x100 + 68;
-
-impl Alphabet {
-    pub(super) fn new() -> Self {
-        let mut alphabet = Self { chars: ['\0'; 256], bytes: [None; N_CODES] };
-        let mut shifted = 0x100..N_CODES;
-        for byte in 0..=u8::MAX {
-            let code = match byte {
-                b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => usize::from(byte),
-                _ => shifted.next().expect("68 bytes are not printable"),
-            };
-            alphabet.bytes[code] = Some(byte);
-            alphabet.chars[usize::from(byte)] =
-                char::from_u32(code as u32).expect("all codes are below the surrogates");
-        }
-        alphabet
-    }
-
-    /// Returns the character of `byte`.
-    pub(super) fn char(&self, byte: u8) -> char {
-        self.chars[usize::from(byte)]
-    }
-
-    /// Returns the byte of `c`, if it is a character of the alphabet.
-    fn byte(&self, c: char) -> Option<u8> {
-        *self.bytes.get(c as usize)?
-    }
-}
 
 /// Bytes of every token, by id, with an index by bytes over those that are text.
 #[derive(Debug)]
@@ -54,44 +15,22 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Builds the table from each token's text; `None` is a token that stands for no text, unless it is one of `literals`,
-    /// which stand in the order of their ids.
-    pub(super) fn new<'t>(
-        texts: impl Iterator<Item = Option<&'t str>>,
-        literals: &[(&str, TokenId)],
-        alphabet: &Alphabet,
-    ) -> Self {
-        let mut literals = literals.iter().peekable();
+    /// Builds the table of so many tokens; `write` writes a token's bytes behind what it is given, none for one that stands
+    /// for no text.
+    pub(super) fn new(n_tokens: usize, write: impl Fn(TokenId, &mut Vec<u8>)) -> Self {
         let mut table = Self { bytes: Vec::new(), starts: vec![0], by_bytes: Vec::new() };
-        for (id, text) in (0..).zip(texts) {
+        for id in (0..).take(n_tokens).map(TokenId) {
             let start = table.bytes.len();
-            match literals.next_if(|(_, literal)| literal.0 == id) {
-                Some((literal, _)) => table.bytes.extend_from_slice(literal.as_bytes()),
-                None => table.push(text.unwrap_or_default(), alphabet),
-            }
+            write(id, &mut table.bytes);
             table.starts.push(table.bytes.len());
             if table.bytes.len() > start {
-                table.by_bytes.push(TokenId(id));
+                table.by_bytes.push(id);
             }
         }
         let mut by_bytes = std::mem::take(&mut table.by_bytes);
         by_bytes.sort_by(|a, b| (table.get(*a), a).cmp(&(table.get(*b), b)));
         table.by_bytes = by_bytes;
         table
-    }
-
-    /// A text with a character outside the alphabet was not written in it: it stands for itself,
-    /// as in the `ByteLevel` decoder of `tokenizers`.
-    fn push(&mut self, text: &str, alphabet: &Alphabet) {
-        let start = self.bytes.len();
-        for c in text.chars() {
-            let Some(byte) = alphabet.byte(c) else {
-                self.bytes.truncate(start);
-                self.bytes.extend_from_slice(text.as_bytes());
-                return;
-            };
-            self.bytes.push(byte);
-        }
     }
 
     /// Returns how many tokens there are.
@@ -127,22 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_alphabet_gives_every_byte_a_character_and_takes_it_back() {
-        let alphabet = Alphabet::new();
-        for byte in 0..=u8::MAX {
-            assert_eq!(alphabet.byte(alphabet.char(byte)), Some(byte));
-        }
-        assert_eq!(alphabet.char(b' '), 'Ġ');
-        assert_eq!(alphabet.char(b'\n'), 'Ċ');
-        assert_eq!(alphabet.char(0xad), 'Ń');
-        assert_eq!(alphabet.byte('ń'), None);
-        assert_eq!(alphabet.byte(' '), None);
-    }
-
-    #[test]
     fn tokens_are_found_by_their_first_bytes() {
-        let texts = [None, Some("ab"), Some("a"), Some("Ġa"), Some("b"), Some("abc"), Some(""), Some("a｜b")];
-        let table = Vocabulary::new(texts.into_iter(), &[], &Alphabet::new());
+        let texts = ["", "ab", "a", " a", "b", "abc", "", "a｜b"];
+        let write = |id: TokenId, to: &mut Vec<u8>| to.extend_from_slice(texts[id.0 as usize].as_bytes());
+        let table = Vocabulary::new(texts.len(), write);
         let ids = |found: &[TokenId]| found.iter().map(|id| id.0).collect::<Vec<_>>();
         assert_eq!(table.n_tokens(), 8);
         assert_eq!(ids(table.beginning_with(b"a")), [2, 1, 5, 7]);

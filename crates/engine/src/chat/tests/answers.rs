@@ -29,12 +29,33 @@ fn parser(format: Option<ToolFormat>, starts_in_reasoning: bool, tokenizer: &Tok
     let prompt = Prompt {
         tokens: Vec::new(),
         starts_in_reasoning,
+        adds_blank: false,
         stop_texts: Vec::new(),
         shown: format.markers().into_iter().filter_map(|name| tokenizer.special(name)).collect(),
         format,
         n_calls: 0,
     };
     ChatParser::new(&prompt, &tools())
+}
+
+#[test]
+fn the_blank_that_a_vocabulary_puts_before_an_answer_is_not_said() {
+    for (adds_blank, content) in [(true, "Hello you\n  x"), (false, " Hello you\n  x")] {
+        let prompt = Prompt {
+            tokens: Vec::new(),
+            starts_in_reasoning: false,
+            adds_blank,
+            stop_texts: Vec::new(),
+            shown: Vec::new(),
+            format: ChatFormat::default(),
+            n_calls: 0,
+        };
+        let mut parser = ChatParser::new(&prompt, &[]);
+        let mut deltas: Vec<ChatDelta> =
+            [" ", "Hello", " you\n  x"].into_iter().flat_map(|text| parser.push(text)).collect();
+        deltas.extend(parser.finish());
+        assert_eq!(joined(deltas).content, content);
+    }
 }
 
 fn joined(deltas: impl IntoIterator<Item = ChatDelta>) -> Answer {

@@ -40,6 +40,7 @@ impl Case {
         let prompt = Prompt {
             tokens: Vec::new(),
             starts_in_reasoning: false,
+            adds_blank: false,
             stop_texts: Vec::new(),
             shown: Vec::new(),
             format: ChatFormat { tools, reasoning: None },

@@ -87,7 +87,7 @@ impl Prompts {
 impl Prompt {
     fn from_text(tokenizer: &Tokenizer, text: String) -> Self {
         let specials = tokenizer.specials();
-        let mut tokens = tokenizer.encode(&text);
+        let mut tokens = tokenizer.encode_first(&text);
         // A model that has no beginning-of-text token was trained on texts that follow an end.
         let first = specials.bos.or(specials.eos);
         if specials.add_bos || tokens.is_empty() {

@@ -34,7 +34,7 @@ struct Marks {
 
 pub(super) fn build(tokenizer: &Tokenizer, params: &Params, n_ctx: usize, n_predict: usize) -> Prompt {
     let specials = tokenizer.specials();
-    let before = tokenizer.encode(&format!("{}{}", params.input_prefix, params.prompt));
+    let before = tokenizer.encode_first(&format!("{}{}", params.input_prefix, params.prompt));
     // Specials, and a token of the answer even when none is asked for.
     let n_room = n_ctx.saturating_sub(n_predict + 8).max(1);
     match (specials.fim_prefix, specials.fim_suffix, specials.fim_middle) {
@@ -84,13 +84,13 @@ fn extras(tokenizer: &Tokenizer, params: &Params, n_room: usize) -> Vec<TokenId>
     let (Some(repository), Some(separator)) = (specials.repo_name, specials.file_sep) else {
         return Vec::new();
     };
-    let head: Vec<TokenId> = [repository].into_iter().chain(tokenizer.encode(REPOSITORY)).collect();
-    let tail: Vec<TokenId> = [separator].into_iter().chain(tokenizer.encode(FILE)).collect();
+    let head: Vec<TokenId> = [repository].into_iter().chain(tokenizer.encode_first(REPOSITORY)).collect();
+    let tail: Vec<TokenId> = [separator].into_iter().chain(tokenizer.encode_first(FILE)).collect();
     let mut n_left = n_room.saturating_sub(head.len() + tail.len());
     let mut kept = Vec::new();
     for extra in params.input_extra.iter().rev() {
         let text = format!("{}\n{}", extra.filename, extra.text);
-        let tokens: Vec<TokenId> = [separator].into_iter().chain(tokenizer.encode(&text)).collect();
+        let tokens: Vec<TokenId> = [separator].into_iter().chain(tokenizer.encode_first(&text)).collect();
         if tokens.len() > n_left {
             break;
         }
