@@ -17,6 +17,7 @@ use crate::{Options, Statistics};
 
 /// The likeliest tokens looked at for each place of a line.
 const N_TOP: usize = 4;
+
 /// Fewest tokens of a prompt whose time says what one takes: a few take as long as one.
 const MIN_TIMED: usize = 64;
 

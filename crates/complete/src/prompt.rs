@@ -39,8 +39,7 @@ pub fn prompt(tokenizer: &Tokenizer, context: Option<&Context>, window: &Window,
         Before::of(tokenizer, marks.as_ref(), &window.prefix, written, is_first);
     let tokens = match marks {
         Some(marks) => {
-            let bos = specials.bos.filter(|_| specials.add_bos);
-            marks.around(bos, context, &lines, &tokenizer.encode(&window.after), &head)
+            marks.around(specials.first(), context, &lines, &tokenizer.encode(&window.after), &head)
         }
         None => plain(specials, &[context, &lines, &head]),
     };

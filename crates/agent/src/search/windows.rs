@@ -106,9 +106,8 @@ impl Window {
 /// model has one, and where each begins there.
 pub(super) fn tokens_of(engine: &Engine, text: &str, start: usize) -> (Vec<TokenId>, Vec<usize>) {
     let tokenizer = engine.tokenizer();
-    let specials = tokenizer.specials();
-    let bos = specials.bos.filter(|_| specials.add_bos);
-    let tokens: Vec<TokenId> = bos.into_iter().chain(tokenizer.encode(text)).collect();
+    let tokens: Vec<TokenId> =
+        tokenizer.specials().first().into_iter().chain(tokenizer.encode(text)).collect();
     let mut offsets = vec![start];
     for &token in &tokens {
         offsets.push(offsets[offsets.len() - 1] + tokenizer.token_bytes(token).len());

@@ -129,8 +129,7 @@ fn tokens(tokenizer: &Tokenizer, pieces: &[Piece]) -> Vec<TokenId> {
         }
         is_first = matches!(piece, Piece::Special(_));
     }
-    let specials = tokenizer.specials();
-    if let Some(bos) = specials.bos.filter(|_| specials.add_bos) {
+    if let Some(bos) = tokenizer.specials().first() {
         let n_bos = tokens.iter().take_while(|token| **token == bos).count();
         tokens.splice(..n_bos, [bos]);
     }

@@ -136,6 +136,11 @@ impl SpecialTokens {
         self.end_of_generation.binary_search(&id).is_ok()
     }
 
+    /// Returns what a prompt must begin with, if anything.
+    pub fn first(&self) -> Option<TokenId> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
     /// Takes tokens for what begins and ends a text where the file names none.
     pub(super) fn assume(&mut self, bos: Option<TokenId>, eos: Option<TokenId>) {
         self.bos = self.bos.or(bos);

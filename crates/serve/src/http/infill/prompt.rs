@@ -54,7 +54,7 @@ fn fim(tokenizer: &Tokenizer, params: &Params, marks: &Marks, before: &[TokenId]
     let is_truncated = n_suffix < after.len() || prefix.len() < before.len();
     after.truncate(n_suffix);
 
-    let mut tokens: Vec<TokenId> = specials.bos.filter(|_| specials.add_bos).into_iter().collect();
+    let mut tokens: Vec<TokenId> = specials.first().into_iter().collect();
     let n_left = n_room - n_suffix - prefix.len();
     tokens.extend(extras(tokenizer, params, n_left));
     let mut healed = Vec::new();
